@@ -1,0 +1,97 @@
+"""The reference reader and writer of the `.thaw` format (spec/thaw-1.0.md)."""
+
+from .codes import RULES, format_error
+from .dtypes import DTYPES, dtype_name
+from .errors import (
+    ChecksumError,
+    FeatureError,
+    FormatError,
+    LayoutError,
+    MagicError,
+    ManifestError,
+    ThawError,
+    TruncatedError,
+    VersionError,
+)
+from .layout import Layout, byte_view, extent_nbytes, layout_tensors, tensor_view
+from .manifest import Manifest, parse_manifest, serialize_manifest
+from .ranks import (
+    INDEX_NAME,
+    open_rank,
+    open_rank_files,
+    open_ranks,
+    rank_file,
+    read_index,
+    serialize_index,
+)
+from .sealing import sealed, write_file
+from .shard import ShardFile, open_shard
+from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
+from .source import FileSource, FileTarget, Source, Target, not_a_file
+from .strict_json import JSON, parse_json, serialize_json
+from .superblock import DEFAULT_CHUNK_NBYTES, Section, Superblock, describe, parse_superblock, serialize_superblock
+from .tensors import read_tensors, write_tensors
+from .verification import chunk_error, verify_shard
+from .writer import Description, write_shard
+
+__all__ = [
+    "DEFAULT_CHUNK_NBYTES",
+    "DTYPES",
+    "INDEX_NAME",
+    "JSON",
+    "RULES",
+    "ChecksumError",
+    "Chunks",
+    "Description",
+    "Digests",
+    "FeatureError",
+    "FileSource",
+    "FileTarget",
+    "FormatError",
+    "Layout",
+    "LayoutError",
+    "MagicError",
+    "Manifest",
+    "ManifestError",
+    "Place",
+    "Section",
+    "Shard",
+    "ShardFile",
+    "Snapshot",
+    "Source",
+    "Storage",
+    "Superblock",
+    "Target",
+    "TensorSpec",
+    "ThawError",
+    "TruncatedError",
+    "VersionError",
+    "byte_view",
+    "chunk_error",
+    "describe",
+    "dtype_name",
+    "extent_nbytes",
+    "format_error",
+    "layout_tensors",
+    "not_a_file",
+    "open_rank",
+    "open_rank_files",
+    "open_ranks",
+    "open_shard",
+    "parse_json",
+    "parse_manifest",
+    "parse_superblock",
+    "rank_file",
+    "read_index",
+    "read_tensors",
+    "sealed",
+    "serialize_index",
+    "serialize_json",
+    "serialize_manifest",
+    "serialize_superblock",
+    "tensor_view",
+    "verify_shard",
+    "write_file",
+    "write_shard",
+    "write_tensors",
+]

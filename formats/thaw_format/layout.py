@@ -1,0 +1,148 @@
+"""From live tensors to storages: which memory a snapshot holds, and where in the payload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from .dtypes import dtype_name
+from .snapshot import Storage, TensorSpec
+from .superblock import STORAGE_ALIGNMENT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Tensors placed in a payload.
+
+    Attributes:
+        storages: their places in the payload, in the order of their offsets.
+        memory: for each storage its bytes, a contiguous 1-D uint8 view of the live tensors.
+        tensors: for each name its view of a storage.
+    """
+
+    storages: tuple[Storage, ...]
+    memory: tuple[torch.Tensor, ...]
+    tensors: Mapping[str, TensorSpec]
+
+    @property
+    def payload_nbytes(self) -> int:
+        return self.storages[-1].offset + self.storages[-1].nbytes if self.storages else 0
+
+
+class _Piece(NamedTuple):
+    start: int
+    end: int
+    order: int
+    name: str
+
+
+class _Region(NamedTuple):
+    order: int
+    start: int
+    end: int
+    pieces: list[_Piece]
+
+
+def align(nbytes: int, alignment: int) -> int:
+    """Round up to a multiple."""
+    return -(-nbytes // alignment) * alignment
+
+
+def layout_tensors(tensors: Mapping[str, torch.Tensor]) -> Layout:
+    """Place tensors in a payload: memory that overlaps becomes one storage, other memory its own.
+
+    Args:
+        tensors: plain strided tensors on any device, by name; tied and overlapping ones are kept so.
+
+    Raises:
+        TypeError: a tensor is sparse, quantized, without memory, or of an unknown dtype.
+    """
+    plain = {name: _plain(name, tensor) for name, tensor in tensors.items()}
+    storages: list[Storage] = []
+    memory: list[torch.Tensor] = []
+    specs: dict[str, TensorSpec] = {}
+    end = 0
+    for region in _regions(plain):
+        offset, nbytes = align(end, STORAGE_ALIGNMENT), region.end - region.start
+        for piece in region.pieces:
+            specs[piece.name] = _spec(
+                plain[piece.name], len(storages), piece.start - region.start
+            )
+        storages.append(Storage(offset, nbytes))
+        memory.append(byte_view(plain[region.pieces[0].name], region.start, nbytes))
+        end = offset + nbytes
+    return Layout(tuple(storages), tuple(memory), {name: specs[name] for name in plain})
+
+
+def byte_view(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
+    """View bytes of a tensor's torch storage, from its start, as 1-D uint8."""
+    empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return empty.set_(tensor.untyped_storage(), start, (nbytes,), (1,))
+
+
+def tensor_view(memory: torch.Tensor, spec: TensorSpec, start: int) -> torch.Tensor:
+    """View 1-D uint8 memory, from byte `start`, as the tensor that a spec describes."""
+    empty = torch.empty(0, dtype=spec.dtype, device=memory.device)
+    first = (memory.storage_offset() + start) // spec.dtype.itemsize
+    return empty.set_(memory.untyped_storage(), first, spec.shape, spec.stride)
+
+
+def extent_nbytes(tensor: torch.Tensor) -> int:
+    """Count the bytes from a tensor's first element to the end of its last."""
+    return _spec(tensor, 0, 0).extent
+
+
+def _spec(tensor: torch.Tensor, storage: int, offset: int) -> TensorSpec:
+    return TensorSpec(
+        tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), storage, offset
+    )
+
+
+def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        what = "a meta tensor" if tensor.is_meta else "not a plain strided tensor"
+        raise TypeError(f"tensor {name!r} is {what} and has no bytes to store")
+    try:
+        dtype_name(tensor.dtype)
+    except TypeError as error:
+        raise TypeError(f"tensor {name!r}: {error}") from None
+    plain = tensor.detach()
+    if plain.is_conj() or plain.is_neg():
+        plain = plain.resolve_conj().resolve_neg()
+    return plain
+
+
+def _regions(tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
+    groups: dict[tuple[torch.device, int, int], list[_Piece]] = {}
+    for order, (name, tensor) in enumerate(tensors.items()):
+        start = tensor.storage_offset() * tensor.dtype.itemsize
+        nbytes = extent_nbytes(tensor)
+        address = tensor.untyped_storage().data_ptr()
+        # Tensors without bytes share memory with nothing: each is its own group.
+        key = (tensor.device, address, -1) if nbytes else (tensor.device, 0, order)
+        groups.setdefault(key, []).append(_Piece(start, start + nbytes, order, name))
+    regions = [region for pieces in groups.values() for region in _merge(pieces, tensors)]
+    return sorted(regions, key=lambda region: region.order)
+
+
+def _merge(pieces: list[_Piece], tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
+    regions: list[_Region] = []
+    for piece in sorted(pieces):
+        if regions and piece.start < regions[-1].end:
+            last = regions[-1]
+            last.pieces.append(piece)
+            regions[-1] = _Region(
+                min(last.order, piece.order), last.start, max(last.end, piece.end), last.pieces
+            )
+        else:
+            regions.append(_Region(piece.order, piece.start, piece.end, [piece]))
+    return [_aligned(region, tensors) for region in regions]
+
+
+def _aligned(region: _Region, tensors: Mapping[str, torch.Tensor]) -> _Region:
+    # TEN-5: views of several dtypes in one storage need a start that suits the widest.
+    widest = max(tensors[piece.name].dtype.itemsize for piece in region.pieces)
+    return region._replace(start=region.start // widest * widest)

@@ -1,0 +1,106 @@
+"""Files that appear under their final name only when they are whole (specification, section 11)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .source import FileTarget
+
+_SUFFIX = ".partial"
+
+
+@contextmanager
+def sealed(path: str | os.PathLike[str]) -> Iterator[FileTarget]:
+    """Open a new file in the folder of `path`; give it that name if the block ends well.
+
+    An existing file of the name stays whole until then. Files that killed writers to the same
+    name left behind are removed.
+
+    Raises:
+        OSError: the folder is missing, not writable or full; nothing is left behind.
+    """
+    final = Path(os.path.realpath(path))
+    if final.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    _remove_abandoned(final)
+    partial, fd = _create(final)
+    try:
+        yield FileTarget(final, fd)
+        os.fsync(fd)
+        os.rename(partial, final)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise
+    finally:
+        os.close(fd)
+    _sync_folder(final.parent)
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a small file so that it appears whole or not at all."""
+    with sealed(path) as target:
+        _write_all(target.fileno(), data, 0)
+
+
+def write_at(target: FileTarget, data: bytes, offset: int) -> None:
+    """Write bytes at an offset of a file that is being made."""
+    _write_all(target.fileno(), data, offset)
+
+
+def flush(target: FileTarget) -> None:
+    """Bring what has been written to the device."""
+    os.fsync(target.fileno())
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def _create(final: Path) -> tuple[Path, int]:
+    while True:
+        partial = final.with_name(f".{final.name[:200]}.{secrets.token_hex(4)}{_SUFFIX}")
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another writer may have taken the new file for an abandoned one before it was locked.
+        if os.fstat(fd).st_nlink:
+            return partial, fd
+        os.close(fd)
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Remove partial files of this name that no living writer holds locked."""
+    prefix = f".{final.name[:200]}."
+    for name in os.listdir(final.parent):
+        middle = name[len(prefix) : -len(_SUFFIX)]
+        if not (name.startswith(prefix) and name.endswith(_SUFFIX) and len(middle) == 8):
+            continue
+        with suppress(OSError):
+            _unlink_if_unlocked(final.parent / name)
+
+
+def _unlink_if_unlocked(path: Path) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,117 @@
+"""Writing one shard: header, payload, seal."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from .checksum import crc32c
+from .codes import format_error
+from .layout import Layout, align
+from .manifest import Manifest, serialize_manifest
+from .sealing import flush, sealed, write_at
+from .snapshot import Chunks, Shard
+from .source import FileTarget
+from .strict_json import JSON
+from .superblock import (
+    DEFAULT_CHUNK_NBYTES,
+    DIGESTS,
+    MANIFEST,
+    MAX_CHUNK_NBYTES,
+    MAX_MANIFEST_NBYTES,
+    MIN_CHUNK_NBYTES,
+    PAYLOAD,
+    PAYLOAD_ALIGNMENT,
+    SUPERBLOCK_NBYTES,
+    Section,
+    Superblock,
+    serialize_superblock,
+)
+
+PayloadWriter: TypeAlias = Callable[[FileTarget, Layout, Chunks], Sequence[int]]
+"""Writes the storages of a layout (gaps are zero) and returns the CRC32C of every chunk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a shard says of itself beside its tensors."""
+
+    kind: str = "weights"
+    shard: Shard = Shard()
+    snapshot_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    producer: Mapping[str, JSON] = field(default_factory=dict)
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+    chunk_nbytes: int = DEFAULT_CHUNK_NBYTES
+
+
+def write_shard(
+    path: str | os.PathLike[str],
+    layout: Layout,
+    description: Description,
+    write_payload: PayloadWriter,
+) -> Superblock:
+    """Write a `.thaw` file: payload first, superblock last, then its name.
+
+    Raises:
+        FormatError: names or metadata cannot be said in the format.
+        OSError: the file cannot be written; an existing one is untouched.
+    """
+    _check_chunk_nbytes(description.chunk_nbytes)
+    manifest = _serialize(layout, description)
+    chunks = _place(len(manifest), layout.payload_nbytes, description.chunk_nbytes)
+    with sealed(path) as target:
+        os.ftruncate(target.fileno(), chunks.offset + chunks.nbytes)
+        values = write_payload(target, layout, chunks)
+        table = b"".join(value.to_bytes(4, "little") for value in values)
+        write_at(target, manifest + table, SUPERBLOCK_NBYTES)
+        flush(target)
+        superblock = _superblock(manifest, table, chunks, description)
+        write_at(target, serialize_superblock(superblock), 0)
+    return superblock
+
+
+def _serialize(layout: Layout, description: Description) -> bytes:
+    manifest = serialize_manifest(
+        Manifest(
+            layout.storages,
+            layout.tensors,
+            description.kind,
+            description.producer,
+            description.shard,
+            description.metadata,
+        )
+    )
+    if len(manifest) > MAX_MANIFEST_NBYTES:
+        raise format_error("bad-manifest-size", f"a manifest of {len(manifest)} bytes is too long")
+    return manifest
+
+
+def _check_chunk_nbytes(nbytes: int) -> None:
+    if nbytes & (nbytes - 1) or not MIN_CHUNK_NBYTES <= nbytes <= MAX_CHUNK_NBYTES:
+        raise ValueError(f"chunk_nbytes is {nbytes}, not a power of two from 4096 to 2^30")
+
+
+def _place(manifest_nbytes: int, payload_nbytes: int, chunk_nbytes: int) -> Chunks:
+    # A payload of whole pages lets direct I/O read and write its end like the rest.
+    nbytes = align(payload_nbytes, PAYLOAD_ALIGNMENT)
+    header = SUPERBLOCK_NBYTES + manifest_nbytes + 4 * -(-nbytes // chunk_nbytes)
+    return Chunks(align(header, PAYLOAD_ALIGNMENT), nbytes, chunk_nbytes)
+
+
+def _superblock(
+    manifest: bytes, table: bytes, chunks: Chunks, description: Description
+) -> Superblock:
+    after = SUPERBLOCK_NBYTES + len(manifest)
+    return Superblock(
+        file_nbytes=chunks.offset + chunks.nbytes,
+        snapshot_id=description.snapshot_id,
+        sections=(
+            Section(MANIFEST, SUPERBLOCK_NBYTES, len(manifest), crc32c(manifest)),
+            Section(DIGESTS, after, len(table), crc32c(table)),
+            Section(PAYLOAD, chunks.offset, chunks.nbytes),
+        ),
+        chunk_nbytes=description.chunk_nbytes,
+    )

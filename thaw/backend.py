@@ -1,0 +1,125 @@
+"""The seam between what is moved and how: extents, plans and backends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import torch
+from thaw_format import Chunks, Digests, Source, Target
+
+Progress: TypeAlias = Callable[[int], None]
+"""Called with the number of bytes just moved, from any thread."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """A byte range of a file and the memory that it belongs to.
+
+    Attributes:
+        offset: where the range begins in the file.
+        memory: a contiguous 1-D uint8 tensor on any device; its length is that of the range.
+    """
+
+    offset: int
+    memory: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.memory.numel()
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadPlan:
+    """What to read from one source.
+
+    Attributes:
+        extents: in file order, disjoint, all on one device, none empty.
+        digests: the digests that cover the extents, or None where the format has none. Chunks
+            that no extent touches need not be read; the others are read and checked whole.
+    """
+
+    extents: tuple[Extent, ...]
+    digests: Digests | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(extent.nbytes for extent in self.extents)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WritePlan:
+    """What to write to one target.
+
+    Attributes:
+        extents: in file order, disjoint, within `chunks`, none empty; on one device or the host.
+        chunks: the payload whose digests are wanted. Bytes of it in no extent are zero.
+    """
+
+    extents: tuple[Extent, ...]
+    chunks: Chunks
+
+    @property
+    def nbytes(self) -> int:
+        return sum(extent.nbytes for extent in self.extents)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether a backend can serve a device here, why, and by which path bytes would run."""
+
+    available: bool
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What a backend did: the path that really ran and, after a write, the digests."""
+
+    path: str
+    chunks_checked: int = 0
+    digests: tuple[int, ...] = ()
+
+
+class Backend(ABC):
+    """Moves the bytes of a plan; knows nothing of headers, names or tensors.
+
+    Subclass it in a package of your own, register an instance through the hook
+    `thaw_register_backends` and prove it with `thaw.testing.BackendTests`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def probe(self, device: torch.device) -> Support:
+        """Say whether transfers with this device would work here; never raise."""
+
+    @abstractmethod
+    def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
+        """Fill the memory of every extent, checking each chunk in the same pass.
+
+        On return the bytes are visible to every stream of the device.
+
+        Raises:
+            ChecksumError: a chunk fails its digest; `.offset` is its first byte in the file.
+            TruncatedError: the source ends too early.
+            TransferError: the bytes could not be moved.
+        """
+
+    @abstractmethod
+    def write(
+        self, target: Target, plan: WritePlan, *, progress: Progress | None = None
+    ) -> Transfer:
+        """Write every extent and zeros between them; return the CRC32C of every chunk.
+
+        Raises:
+            TransferError: the bytes could not be moved.
+            OSError: the target refused them, for example because it is full.
+        """

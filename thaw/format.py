@@ -1,0 +1,64 @@
+"""What a file format offers to the rest of thaw."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from thaw_format import JSON, Snapshot
+
+
+class Format(ABC):
+    """Turns files into snapshots; moves no tensor bytes when it opens.
+
+    Attributes:
+        name: the word for `format=`.
+        description: one line for people.
+        suffixes: file name endings by which a destination is recognized.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def recognizes(self, path: Path, head: bytes) -> bool:
+        """Say whether a file that begins with `head`, or a folder (`head` empty), is of this format."""
+
+    @abstractmethod
+    def open(self, path: Path) -> tuple[Snapshot, ...]:
+        """Open the snapshot of every rank.
+
+        Raises:
+            FormatError: the files are not what the format demands.
+        """
+
+    @abstractmethod
+    def open_rank(self, path: Path, rank: int) -> Snapshot:
+        """Open the snapshot of one rank.
+
+        Raises:
+            FormatError: the files are not what the format demands.
+            IndexError: there is no such rank.
+        """
+
+    @abstractmethod
+    def verify(self, snapshot: Snapshot, progress: Callable[[int], None] | None) -> int:
+        """Check all that opening did not; return the number of chunks checked.
+
+        Raises:
+            FormatError: bytes are not those that were written.
+        """
+
+    def export(
+        self, path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, JSON]
+    ) -> tuple[Path, ...]:
+        """Write tensors in this format; return the files made.
+
+        Raises:
+            TypeError: the format cannot say what is asked, or cannot be written at all.
+        """
+        raise TypeError(f"format {self.name!r} cannot be written")

@@ -1,0 +1,155 @@
+"""Freeze: from tensors to a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from thaw_format import (
+    DEFAULT_CHUNK_NBYTES,
+    INDEX_NAME,
+    JSON,
+    Chunks,
+    Description,
+    FileTarget,
+    Layout,
+    Shard,
+    layout_tensors,
+    open_rank_files,
+    rank_file,
+    serialize_index,
+    write_file,
+    write_shard,
+)
+from torch import nn
+
+from .backend import Backend, Extent, Progress, Transfer, WritePlan
+from .census import take_census
+from .reports import FreezeReport
+from .selection import select_backend
+from .version import __version__
+
+
+def freeze(
+    subject: nn.Module | Mapping[str, torch.Tensor],
+    path: str | os.PathLike[str],
+    *,
+    backend: str | Backend = "auto",
+    kind: str = "weights",
+    shard: Shard | None = None,
+    snapshot_id: str | None = None,
+    metadata: Mapping[str, JSON] | None = None,
+    chunk_nbytes: int = DEFAULT_CHUNK_NBYTES,
+    progress: Progress | None = None,
+) -> FreezeReport:
+    """Freeze the tensors of a module or mapping to a `.thaw` file.
+
+    The file appears under its name only when it is whole; one of that name is replaced then.
+
+    Args:
+        subject: parameters and buffers of a module, non-persistent ones too, or a mapping of tensors.
+        path: the file; with a `shard` of several ranks, the folder in which each rank writes its
+            file and that `thaw.seal` then makes a snapshot.
+        backend: a name, "auto", or a `Backend`.
+        kind: what the snapshot holds.
+        shard: this process's place among the ranks.
+        snapshot_id: 32 hexadecimal digits, the same on every rank; needed with several ranks.
+        metadata: any JSON without fractions; give floats as strings.
+        chunk_nbytes: the size of a chunk, a power of two from 4096 to 2^30.
+        progress: called with the number of bytes just moved.
+
+    Raises:
+        TypeError: a tensor cannot be stored.
+        FormatError: a name or the metadata cannot be said in the format.
+        BackendError: the backend is unknown, unavailable, or failed.
+        OSError: the file cannot be written; an existing one is untouched.
+    """
+    began = time.perf_counter()
+    shard = shard or Shard()
+    layout = layout_tensors(take_census(subject).tensors)
+    description = Description(
+        kind=kind,
+        shard=shard,
+        producer={"name": "thaw", "version": __version__},
+        metadata=metadata or {},
+        chunk_nbytes=chunk_nbytes,
+        snapshot_id=_identity(shard, snapshot_id),
+    )
+    file = _file(Path(path), shard)
+    device = _device(layout)
+    mover = select_backend(backend, "write", device, file)
+    transfers: list[Transfer] = []
+
+    def write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequence[int]:
+        transfers.append(mover.write(target, _plan(layout, chunks), progress=progress))
+        return transfers[-1].digests
+
+    superblock = write_shard(file, layout, description, write_payload)
+    return FreezeReport(
+        path=file,
+        snapshot_id=superblock.snapshot_id.hex(),
+        nbytes=sum(storage.nbytes for storage in layout.storages),
+        elapsed_s=time.perf_counter() - began,
+        tensors=len(layout.tensors),
+        backend=mover.name,
+        path_ran=transfers[-1].path,
+    )
+
+
+def seal(path: str | os.PathLike[str]) -> None:
+    """Make a folder that every rank has frozen into a snapshot: write `snapshot.json`.
+
+    Raises:
+        FormatError: a rank is missing or damaged, or belongs to another snapshot.
+        OSError: the folder cannot be read or written.
+    """
+    shards = open_rank_files(path)
+    try:
+        index = serialize_index(shards)
+    finally:
+        for each in shards:
+            each.close()
+    write_file(Path(path, INDEX_NAME), index)
+
+
+def _identity(shard: Shard, snapshot_id: str | None) -> bytes:
+    if snapshot_id is None:
+        if shard.size > 1:
+            raise TypeError("several ranks need one snapshot_id=, the same for all of them")
+        return secrets.token_bytes(16)
+    identity = bytes.fromhex(snapshot_id)
+    if len(identity) != 16:
+        raise ValueError(f"snapshot_id has {len(identity)} bytes, not 16")
+    return identity
+
+
+def _file(path: Path, shard: Shard) -> Path:
+    if shard.size == 1:
+        return path
+    if (path / INDEX_NAME).exists():
+        raise FileExistsError(f"{path} is a sealed snapshot; freeze to another name")
+    path.mkdir(exist_ok=True)
+    return path / rank_file(shard.rank, shard.size)
+
+
+def _device(layout: Layout) -> torch.device:
+    devices = {memory.device for memory in layout.memory} - {torch.device("cpu")}
+    if len(devices) > 1:
+        listed = ", ".join(sorted(map(str, devices)))
+        raise TypeError(f"tensors are on several devices ({listed}); freeze a part for each")
+    return devices.pop() if devices else torch.device("cpu")
+
+
+def _plan(layout: Layout, chunks: Chunks) -> WritePlan:
+    return WritePlan(
+        tuple(
+            Extent(chunks.offset + storage.offset, memory)
+            for storage, memory in zip(layout.storages, layout.memory, strict=True)
+            if storage.nbytes
+        ),
+        chunks,
+    )

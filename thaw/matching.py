@@ -1,0 +1,126 @@
+"""Does a snapshot fit a target? Decided from headers alone, before any byte moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from thaw_format import Snapshot, TensorSpec
+
+from .census import Census
+from .errors import MismatchError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """Which target tensor each tensor of the snapshot fills.
+
+    Attributes:
+        targets: by name, names of the snapshot that the target has.
+        kept: names of the target that nothing fills.
+    """
+
+    targets: Mapping[str, torch.Tensor]
+    kept: tuple[str, ...]
+
+
+def select_names(known: Iterable[str], patterns: str | Sequence[str] | None) -> list[str]:
+    """Choose names by shell-style patterns; None chooses all.
+
+    Raises:
+        MismatchError: a pattern fits no name.
+    """
+    known = list(known)
+    if patterns is None:
+        return known
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if unused := [p for p in patterns if not any(fnmatchcase(name, p) for name in known)]:
+        raise MismatchError.of("no tensor has a name like", [repr(p) for p in unused])
+    return [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
+
+
+def match(
+    snapshot: Snapshot, census: Census, patterns: str | Sequence[str] | None, *, strict: bool
+) -> Match:
+    """Pair the tensors of a snapshot with those of a target, by name.
+
+    Args:
+        patterns: restricts both sides to names like these.
+        strict: whether missing and unexpected names are errors. Shapes and dtypes always are.
+
+    Raises:
+        MismatchError: they differ; `.differences` lists how.
+    """
+    chosen = select_names(snapshot.tensors, patterns)
+    wanted = _wanted(census, patterns)
+    differences = [
+        line
+        for name in chosen
+        if name in wanted
+        for line in _compare(name, snapshot.tensors[name], wanted[name])
+    ]
+    missing = _missing(wanted, chosen)
+    if strict:
+        differences += [
+            f"{name!r} is not in the snapshot" for name in missing if name not in census.optional
+        ]
+        differences += [
+            f"{name!r} is not in the target" for name in chosen if name not in wanted
+        ]
+    if differences:
+        count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
+        names_only = all("is not in the" in line for line in differences)
+        hint = " (strict=False restores what both have)" if names_only else ""
+        raise MismatchError.of(f"{snapshot.path} does not fit: {count}", differences, hint)
+    return Match({name: wanted[name] for name in chosen if name in wanted}, tuple(missing))
+
+
+def _wanted(
+    census: Census, patterns: str | Sequence[str] | None
+) -> Mapping[str, torch.Tensor]:
+    if patterns is None:
+        return census.tensors
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return {
+        name: tensor
+        for name, tensor in census.tensors.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]:
+    if spec.dtype != target.dtype:
+        yield f"{name!r} is {_word(spec.dtype)} in the snapshot, {_word(target.dtype)} in the target"
+    if spec.shape != tuple(target.shape):
+        yield (
+            f"{name!r} has shape {list(spec.shape)} in the snapshot, "
+            f"{list(target.shape)} in the target"
+        )
+    if target.is_meta:
+        yield f"{name!r} is a meta tensor in the target: give it memory first (Module.to_empty)"
+    elif target.layout != torch.strided or target.is_quantized:
+        yield f"{name!r} is no plain strided tensor in the target"
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _missing(wanted: Mapping[str, torch.Tensor], chosen: Sequence[str]) -> list[str]:
+    """Name the target tensors that no name of the snapshot fills, directly or by a tie."""
+    present = set(chosen)
+    filled = {_identity(wanted[name]) for name in chosen if name in wanted}
+    return [
+        name
+        for name, tensor in wanted.items()
+        if name not in present and _identity(tensor) not in filled
+    ]
+
+
+def _identity(tensor: torch.Tensor) -> tuple[object, ...]:
+    if tensor.is_meta or not tensor.numel():
+        return (id(tensor),)
+    address = tensor.data_ptr()
+    return (tensor.device, address, tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()))

@@ -1,0 +1,128 @@
+"""Restore: from a file to tensors."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from thaw_format import ChecksumError, Snapshot, chunk_error
+from torch import nn
+
+from .backend import Backend, Progress
+from .census import take_census
+from .matching import Match, match, select_names
+from .planning import RestorePlan, copy_exactly, plan_arena, plan_into
+from .reports import Restored, RestoreReport
+from .selection import open_snapshot, select_backend
+
+
+def restore(
+    path: str | os.PathLike[str] | Snapshot,
+    *,
+    into: nn.Module | Mapping[str, torch.Tensor] | None = None,
+    device: str | torch.device | None = None,
+    backend: str | Backend = "auto",
+    names: str | Sequence[str] | None = None,
+    strict: bool = True,
+    rank: int | None = None,
+    progress: Progress | None = None,
+) -> Restored:
+    """Restore tensors, bit-identical, from a snapshot or checkpoint of any known format.
+
+    Args:
+        path: a file or folder, or a snapshot opened by `thaw.open`.
+        into: a module or a mapping whose tensors are filled where they are; without it, new tensors
+            are made, views of one allocation.
+        device: where new tensors go; the CPU if not given. Not to be given with `into`.
+        backend: a name, "auto", or a `Backend`.
+        names: shell-style patterns of the tensors to restore; all others are left alone.
+        strict: with False, names that only one side has are left alone instead of an error.
+        rank: which rank, where the snapshot has several.
+        progress: called with the number of bytes just moved.
+
+    Returns:
+        A mapping of the restored tensors by name; its `report` says what was done.
+
+    Raises:
+        FormatError: the file is damaged; `into` is untouched where the header shows it. After a
+            `ChecksumError` in the payload, the contents of `into` are undefined.
+        MismatchError: the target does not fit; it is untouched.
+        BackendError: the backend is unknown, unavailable, or failed.
+    """
+    if into is not None and device is not None:
+        raise TypeError("give either into= or device=: tensors that are there have their device")
+    if isinstance(path, Snapshot):
+        return _restore(path, into, device, backend, names, strict, progress)
+    with open_snapshot(path, rank=rank) as snapshot:
+        return _restore(snapshot, into, device, backend, names, strict, progress)
+
+
+def _restore(
+    snapshot: Snapshot,
+    into: nn.Module | Mapping[str, torch.Tensor] | None,
+    device: str | torch.device | None,
+    backend: str | Backend,
+    names: str | Sequence[str] | None,
+    strict: bool,
+    progress: Progress | None,
+) -> Restored:
+    began = time.perf_counter()
+    if into is None:
+        fit = Match({}, ())
+        where = torch.device("cpu" if device is None else device)
+        # Before any memory is taken.
+        select_backend(backend, "read", where, snapshot.path)
+        plan = plan_arena(snapshot, select_names(snapshot.tensors, names), where)
+    else:
+        fit = match(snapshot, take_census(into), names, strict=strict)
+        plan = plan_into(snapshot, fit.targets)
+    report = execute(snapshot, plan, backend, progress)
+    for copy in plan.copies:
+        copy_exactly(copy)
+    elapsed_s = time.perf_counter() - began
+    report = replace(report, elapsed_s=elapsed_s, staged=len(plan.copies), kept=fit.kept)
+    return Restored(plan.tensors, report)
+
+
+def execute(
+    snapshot: Snapshot, plan: RestorePlan, backend: str | Backend, progress: Progress | None = None
+) -> RestoreReport:
+    """Move the bytes of a plan; every backend is chosen before the first byte moves."""
+    began = time.perf_counter()
+    movers = [
+        (select_backend(backend, "read", device, snapshot.path), source, read)
+        for source, device, read in plan.reads
+    ]
+    transfers = []
+    for mover, source, read in movers:
+        try:
+            transfers.append(mover.read(snapshot.sources[source], read, progress=progress))
+        except ChecksumError as error:
+            raise _named(snapshot, source, error) from None
+    return RestoreReport(
+        path=snapshot.path,
+        nbytes=sum(read.nbytes for _, _, read in plan.reads),
+        elapsed_s=time.perf_counter() - began,
+        tensors=len(plan.tensors),
+        backend=_joined(mover.name for mover, _, _ in movers) or "none",
+        path_ran=_joined(transfer.path for transfer in transfers) or "none",
+        chunks_checked=sum(transfer.chunks_checked for transfer in transfers),
+    )
+
+
+def _joined(words: object) -> str:
+    return "+".join(dict.fromkeys(words))  # type: ignore[call-overload]
+
+
+def _named(snapshot: Snapshot, source: int, error: ChecksumError) -> ChecksumError:
+    """Name the tensors in the chunk that a backend found damaged."""
+    digests = snapshot.digests[source]
+    if digests is None or error.offset is None:
+        return error
+    index = (error.offset - digests.chunks.offset) // digests.chunks.chunk_nbytes
+    named = chunk_error(snapshot, source, index)
+    assert isinstance(named, ChecksumError)
+    return named

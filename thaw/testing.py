@@ -1,0 +1,278 @@
+"""A conformance kit for backends: subclass `BackendTests` in your own repository.
+
+    from thaw.testing import BackendTests
+
+    class TestMine(BackendTests):
+        device = "cuda"
+
+        def make_backend(self):
+            return MyBackend()
+
+pytest collects it like any other test class. What it asks is what `thaw.Backend` promises; right
+is what the reference backend does.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from thaw_format import (
+    ChecksumError,
+    Chunks,
+    Digests,
+    FileSource,
+    FileTarget,
+    TruncatedError,
+)
+from thaw_format.checksum import crc32c, host_buffer
+
+from .backend import Backend, Extent, ReadPlan, Support, Transfer, WritePlan
+from .reference import ReferenceBackend
+
+CHUNK_NBYTES = 1 << 16
+
+
+class Shape(NamedTuple):
+    """Where extents lie in a payload: pairs of an offset and a size, and the payload's size."""
+
+    extents: Sequence[tuple[int, int]]
+    payload_nbytes: int
+
+
+def _tiny(count: int) -> Shape:
+    return Shape([(i * 512, 1 + i % 97) for i in range(count)], count * 512)
+
+
+def _scattered(seed: int) -> Shape:
+    choose = random.Random(seed)
+    extents, at = [], 0
+    for _ in range(choose.randrange(1, 40)):
+        at += choose.randrange(0, 3000)
+        nbytes = choose.choice([1, 7, 511, 4096, CHUNK_NBYTES, choose.randrange(1, 300_000)])
+        extents.append((at, nbytes))
+        at += nbytes
+    return Shape(extents, at + choose.randrange(0, 5000))
+
+
+SHAPES: dict[str, Shape] = {
+    "nothing": Shape([], 0),
+    "padding-alone": Shape([], 3 * CHUNK_NBYTES + 5),
+    "one-byte": Shape([(0, 1)], 1),
+    "one-chunk": Shape([(0, CHUNK_NBYTES)], CHUNK_NBYTES),
+    "chunk-and-a-byte": Shape([(0, CHUNK_NBYTES + 1)], CHUNK_NBYTES + 1),
+    "inside-a-chunk": Shape([(CHUNK_NBYTES + 13, 99)], 3 * CHUNK_NBYTES),
+    "across-chunks": Shape([(CHUNK_NBYTES - 3, 7)], 2 * CHUNK_NBYTES),
+    "skips-chunks": Shape([(5, 10), (8 * CHUNK_NBYTES + 1, 10)], 9 * CHUNK_NBYTES),
+    "adjacent": Shape([(0, 1000), (1000, 3), (1003, CHUNK_NBYTES)], CHUNK_NBYTES + 1003),
+    "several-megabytes": Shape([(0, 9_000_001)], 9_000_448),
+    "thousands-of-tiny": _tiny(5000),
+    **{f"scattered-{seed}": _scattered(seed) for seed in range(8)},
+}
+
+
+class Sample:
+    """A file with a payload of known bytes, and memory for its extents."""
+
+    def __init__(self, folder: Path, shape: Shape, device: torch.device, base: int = 4096) -> None:
+        self.path, self.shape, self.device = folder / "payload.bin", shape, device
+        self.chunks = Chunks(base, shape.payload_nbytes, CHUNK_NBYTES)
+        choose = random.Random(shape.payload_nbytes)
+        self.payload = bytearray(shape.payload_nbytes)
+        for start, nbytes in shape.extents:
+            self.payload[start : start + nbytes] = choose.randbytes(nbytes)
+        self.digests = Digests(self.chunks, [crc32c(bytes(c)) for c in self._cut()])
+
+    def _cut(self) -> list[bytearray]:
+        step = CHUNK_NBYTES
+        return [self.payload[i : i + step] for i in range(0, len(self.payload), step)]
+
+    def write_file(self) -> FileSource:
+        self.path.write_bytes(b"\xaa" * self.chunks.offset + self.payload)
+        return FileSource(self.path)
+
+    def empty_extents(self) -> tuple[Extent, ...]:
+        """Give every extent memory of its own that holds other bytes than the file."""
+        return tuple(
+            Extent(
+                self.chunks.offset + start,
+                torch.full((nbytes,), 0x55, dtype=torch.uint8, device=self.device),
+            )
+            for start, nbytes in self.shape.extents
+        )
+
+    def full_extents(self) -> tuple[Extent, ...]:
+        extents = self.empty_extents()
+        for extent, (start, nbytes) in zip(extents, self.shape.extents, strict=True):
+            data = bytearray(self.payload[start : start + nbytes])
+            extent.memory.copy_(torch.frombuffer(data, dtype=torch.uint8))
+        return extents
+
+    def assert_read(self, extents: Sequence[Extent]) -> None:
+        for extent, (start, nbytes) in zip(extents, self.shape.extents, strict=True):
+            assert _bytes(extent.memory) == self.payload[start : start + nbytes], f"extent at {start}"
+
+
+def _bytes(memory: torch.Tensor) -> bytes:
+    host = memory.cpu()
+    return bytes(host_buffer(host))
+
+
+class BackendTests:
+    """What every backend has to pass, on one device.
+
+    Attributes:
+        device: the device whose memory is read into and written from.
+    """
+
+    device: str = "cpu"
+
+    def make_backend(self) -> Backend:
+        """Build the backend under test."""
+        raise NotImplementedError("return your backend")
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        backend = self.make_backend()
+        support = backend.probe(torch.device(self.device))
+        if not support.available:
+            pytest.skip(f"{backend.name} on {self.device}: {support.reason}")
+        return backend
+
+    @pytest.fixture(params=SHAPES)
+    def sample(self, request: pytest.FixtureRequest, tmp_path: Path) -> Sample:
+        return Sample(tmp_path, SHAPES[request.param], torch.device(self.device))
+
+    @pytest.fixture
+    def large(self, tmp_path: Path) -> Sample:
+        return Sample(tmp_path, SHAPES["several-megabytes"], torch.device(self.device))
+
+    def write(self, backend: Backend, sample: Sample) -> Transfer:
+        """Write a sample's extents to its file, as a freeze does."""
+        size = sample.chunks.offset + sample.chunks.nbytes
+        fd = os.open(sample.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            os.ftruncate(fd, size)
+            target = FileTarget(sample.path, fd)
+            return backend.write(target, WritePlan(sample.full_extents(), sample.chunks))
+        finally:
+            os.close(fd)
+
+    def test_it_has_a_name(self) -> None:
+        name = self.make_backend().name
+        assert name and name != "auto"
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:99", "meta", "mps"])
+    def test_probe_answers_for_any_device(self, device: str) -> None:
+        support = self.make_backend().probe(torch.device(device))
+        assert isinstance(support, Support)
+        assert support.reason
+        assert bool(support.path) == support.available
+
+    def test_reads_every_byte_and_checks_every_chunk(self, backend: Backend, sample: Sample) -> None:
+        extents = sample.empty_extents()
+        done = backend.read(sample.write_file(), ReadPlan(extents, sample.digests))
+        sample.assert_read(extents)
+        step = CHUNK_NBYTES
+        touched = {
+            index
+            for start, nbytes in sample.shape.extents
+            for index in range(start // step, (start + nbytes - 1) // step + 1)
+        }
+        assert done.chunks_checked == len(touched)
+        assert bool(done.path)
+
+    def test_reads_without_digests(self, backend: Backend, sample: Sample) -> None:
+        extents = sample.empty_extents()
+        done = backend.read(sample.write_file(), ReadPlan(extents))
+        sample.assert_read(extents)
+        assert done.chunks_checked == 0
+
+    def test_reads_at_odd_offsets(self, backend: Backend, tmp_path: Path) -> None:
+        sample = Sample(tmp_path, SHAPES["scattered-3"], torch.device(self.device), base=4099)
+        extents = sample.empty_extents()
+        backend.read(sample.write_file(), ReadPlan(extents, sample.digests))
+        sample.assert_read(extents)
+
+    def test_writes_what_the_reference_writes(self, backend: Backend, sample: Sample) -> None:
+        expected = self.write(ReferenceBackend(), sample)
+        wanted = sample.path.read_bytes()
+        done = self.write(backend, sample)
+        assert list(done.digests) == list(expected.digests) == list(sample.digests.values)
+        assert sample.path.read_bytes() == wanted
+        assert wanted[sample.chunks.offset :] == sample.payload
+
+    def test_reads_back_what_it_wrote(self, backend: Backend, sample: Sample) -> None:
+        done = self.write(backend, sample)
+        extents = sample.empty_extents()
+        digests = Digests(sample.chunks, done.digests)
+        backend.read(FileSource(sample.path), ReadPlan(extents, digests))
+        sample.assert_read(extents)
+
+    @pytest.mark.parametrize("where", [0, 1, CHUNK_NBYTES, 5_000_000, 9_000_000, 9_000_447])
+    def test_finds_a_flipped_bit(self, backend: Backend, large: Sample, where: int) -> None:
+        large.payload[where] ^= 0x10
+        with pytest.raises(ChecksumError) as caught:
+            backend.read(large.write_file(), ReadPlan(large.empty_extents(), large.digests))
+        index = where // CHUNK_NBYTES
+        assert caught.value.code == "chunk-checksum"
+        assert caught.value.offset == large.chunks.span(index)[0]
+
+    def test_finds_a_flipped_bit_beside_the_extent(self, backend: Backend, tmp_path: Path) -> None:
+        sample = Sample(tmp_path, SHAPES["inside-a-chunk"], torch.device(self.device))
+        sample.payload[CHUNK_NBYTES] ^= 1
+        with pytest.raises(ChecksumError):
+            backend.read(sample.write_file(), ReadPlan(sample.empty_extents(), sample.digests))
+
+    def test_chunks_without_extents_are_not_its_affair(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        sample = Sample(tmp_path, SHAPES["skips-chunks"], torch.device(self.device))
+        sample.payload[4 * CHUNK_NBYTES] ^= 1
+        extents = sample.empty_extents()
+        done = backend.read(sample.write_file(), ReadPlan(extents, sample.digests))
+        assert done.chunks_checked == 2
+
+    def test_reports_a_source_that_ends_early(self, backend: Backend, large: Sample) -> None:
+        source = large.write_file()
+        os.truncate(large.path, 5_000_000)
+        with pytest.raises(TruncatedError):
+            backend.read(source, ReadPlan(large.empty_extents(), large.digests))
+
+    def test_works_again_after_an_error(self, backend: Backend, large: Sample) -> None:
+        large.payload[77] ^= 1
+        with pytest.raises(ChecksumError):
+            backend.read(large.write_file(), ReadPlan(large.empty_extents(), large.digests))
+        large.payload[77] ^= 1
+        extents = large.empty_extents()
+        backend.read(large.write_file(), ReadPlan(extents, large.digests))
+        large.assert_read(extents)
+
+    def test_reports_a_target_that_refuses(self, backend: Backend, large: Sample) -> None:
+        fd = os.open("/dev/full", os.O_RDWR)
+        try:
+            plan = WritePlan(large.full_extents(), large.chunks)
+            with pytest.raises(OSError, match="space"):
+                backend.write(FileTarget(Path("/dev/full"), fd), plan)
+        finally:
+            os.close(fd)
+
+    def test_progress_adds_up(self, backend: Backend, sample: Sample) -> None:
+        moved: list[int] = []
+        plan = ReadPlan(sample.empty_extents(), sample.digests)
+        backend.read(sample.write_file(), plan, progress=moved.append)
+        assert sum(moved) == plan.nbytes
+
+    def test_serves_several_threads(self, backend: Backend, large: Sample) -> None:
+        source = large.write_file()
+        plans = [ReadPlan(large.empty_extents(), large.digests) for _ in range(6)]
+        with ThreadPoolExecutor(len(plans)) as pool:
+            list(pool.map(lambda plan: backend.read(source, plan), plans))
+        for plan in plans:
+            large.assert_read(plan.extents)
