@@ -81,4 +81,5 @@ def _unwrap(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor
         for part in parts:
             yield from _unwrap(f"{name}.{part}", getattr(tensor, part))
     else:
-        yield name, tensor.detach().as_subclass(torch.Tensor)
+        plain = tensor.detach()
+        yield name, plain if type(plain) is torch.Tensor else plain.as_subclass(torch.Tensor)

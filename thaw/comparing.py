@@ -97,4 +97,3 @@ def _byte_differences(
                 f"{len(where)} of {one.numel()} bytes differ, first at {first}: {int(one[first]):#04x}",
                 f"{int(two[first]):#04x}",
             )
-

@@ -88,4 +88,3 @@ def _format(destination: Path, name: str | None) -> Format:
         if destination.name.endswith(each.suffixes):
             return each
     raise ThawError(f"the format of {destination} is not plain from its name; say format=")
-

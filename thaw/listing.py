@@ -13,9 +13,7 @@ def backends() -> tuple[BackendInfo, ...]:
     known = registry()
     devices = [torch.device("cpu"), torch.device("cuda")]
     found = [
-        BackendInfo(
-            name, known.distributions[name], {str(d): each.probe(d) for d in devices}
-        )
+        BackendInfo(name, known.distributions[name], {str(d): each.probe(d) for d in devices})
         for name, each in known.backends.items()
     ]
     broken = [BackendInfo(b.name, b.distribution, {}, b.error) for b in known.broken]

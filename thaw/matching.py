@@ -66,9 +66,7 @@ def match(
         differences += [
             f"{name!r} is not in the snapshot" for name in missing if name not in census.optional
         ]
-        differences += [
-            f"{name!r} is not in the target" for name in chosen if name not in wanted
-        ]
+        differences += [f"{name!r} is not in the target" for name in chosen if name not in wanted]
     if differences:
         count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
         names_only = all("is not in the" in line for line in differences)
@@ -77,9 +75,7 @@ def match(
     return Match({name: wanted[name] for name in chosen if name in wanted}, tuple(missing))
 
 
-def _wanted(
-    census: Census, patterns: str | Sequence[str] | None
-) -> Mapping[str, torch.Tensor]:
+def _wanted(census: Census, patterns: str | Sequence[str] | None) -> Mapping[str, torch.Tensor]:
     if patterns is None:
         return census.tensors
     patterns = [patterns] if isinstance(patterns, str) else patterns

@@ -43,12 +43,19 @@ class RestorePlan:
 def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:
     """Plan to read tensors into one new allocation, and to hand out views of it."""
     indices = {snapshot.tensors[name].storage for name in names}
-    ordered = sorted(indices, key=lambda i: (snapshot.storages[i].source, snapshot.storages[i].offset))
+    ordered = sorted(
+        indices, key=lambda i: (snapshot.storages[i].source, snapshot.storages[i].offset)
+    )
     starts, nbytes = _place([snapshot.storages[index] for index in ordered])
     arena = allocate(nbytes, device)
     start_of = dict(zip(ordered, starts, strict=True))
     pieces = [
-        (snapshot.storages[i].source, snapshot.storages[i].offset, start_of[i], snapshot.storages[i].nbytes)
+        (
+            snapshot.storages[i].source,
+            snapshot.storages[i].offset,
+            start_of[i],
+            snapshot.storages[i].nbytes,
+        )
         for i in ordered
     ]
     extents = _runs(pieces, arena)
@@ -278,4 +285,6 @@ def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     """View or copy a tensor's elements, in index order, as 1-D uint8."""
     plain = _as_integers(tensor.detach()).contiguous()
-    return byte_view(plain, plain.storage_offset() * plain.dtype.itemsize, plain.numel() * plain.dtype.itemsize)
+    return byte_view(
+        plain, plain.storage_offset() * plain.dtype.itemsize, plain.numel() * plain.dtype.itemsize
+    )

@@ -141,9 +141,7 @@ def _read_spans(plan: ReadPlan, piece_nbytes: int) -> Iterator[_Span]:
             yield _Span(*chunks.span(index), plan.digests.values[index])
 
 
-def _read_piece(
-    source: Source, offset: int, parts: list[_Part], crc: int, *, check: bool
-) -> int:
+def _read_piece(source: Source, offset: int, parts: list[_Part], crc: int, *, check: bool) -> int:
     bounce = [
         part.memory
         if part.memory is not None and part.memory.device.type == "cpu"

@@ -116,7 +116,9 @@ class Sample:
 
     def assert_read(self, extents: Sequence[Extent]) -> None:
         for extent, (start, nbytes) in zip(extents, self.shape.extents, strict=True):
-            assert _bytes(extent.memory) == self.payload[start : start + nbytes], f"extent at {start}"
+            assert _bytes(extent.memory) == self.payload[start : start + nbytes], (
+                f"extent at {start}"
+            )
 
 
 def _bytes(memory: torch.Tensor) -> bytes:
@@ -175,7 +177,9 @@ class BackendTests:
         assert support.reason
         assert bool(support.path) == support.available
 
-    def test_reads_every_byte_and_checks_every_chunk(self, backend: Backend, sample: Sample) -> None:
+    def test_reads_every_byte_and_checks_every_chunk(
+        self, backend: Backend, sample: Sample
+    ) -> None:
         extents = sample.empty_extents()
         done = backend.read(sample.write_file(), ReadPlan(extents, sample.digests))
         sample.assert_read(extents)

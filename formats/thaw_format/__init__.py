@@ -29,7 +29,14 @@ from .shard import ShardFile, open_shard
 from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
 from .source import FileSource, FileTarget, Source, Target, not_a_file
 from .strict_json import JSON, parse_json, serialize_json
-from .superblock import DEFAULT_CHUNK_NBYTES, Section, Superblock, describe, parse_superblock, serialize_superblock
+from .superblock import (
+    DEFAULT_CHUNK_NBYTES,
+    Section,
+    Superblock,
+    describe,
+    parse_superblock,
+    serialize_superblock,
+)
 from .tensors import read_tensors, write_tensors
 from .verification import chunk_error, verify_shard
 from .writer import Description, write_shard

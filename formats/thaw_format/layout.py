@@ -68,9 +68,7 @@ def layout_tensors(tensors: Mapping[str, torch.Tensor]) -> Layout:
     for region in _regions(plain):
         offset, nbytes = align(end, STORAGE_ALIGNMENT), region.end - region.start
         for piece in region.pieces:
-            specs[piece.name] = _spec(
-                plain[piece.name], len(storages), piece.start - region.start
-            )
+            specs[piece.name] = _spec(plain[piece.name], len(storages), piece.start - region.start)
         storages.append(Storage(offset, nbytes))
         memory.append(byte_view(plain[region.pieces[0].name], region.start, nbytes))
         end = offset + nbytes
@@ -96,9 +94,7 @@ def extent_nbytes(tensor: torch.Tensor) -> int:
 
 
 def _spec(tensor: torch.Tensor, storage: int, offset: int) -> TensorSpec:
-    return TensorSpec(
-        tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), storage, offset
-    )
+    return TensorSpec(tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), storage, offset)
 
 
 def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -86,8 +89,23 @@ def read_shard(source: FileSource, superblock: Superblock) -> ShardFile:
     manifest, digests = superblock.section(MANIFEST), superblock.section(DIGESTS)
     text = _read_section(source, manifest, "manifest")
     table = _read_section(source, digests, "digests")
-    body = parse_manifest(text, superblock.section(PAYLOAD).nbytes)
-    return ShardFile.of(source, superblock, body, table)
+    with _collector_paused():
+        body = parse_manifest(text, superblock.section(PAYLOAD).nbytes)
+        return ShardFile.of(source, superblock, body, table)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    # A large manifest becomes many objects at once, none of them garbage: collecting meanwhile
+    # finds nothing and takes longer than the parsing.
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _read_section(source: FileSource, section: Section, name: str) -> bytes:

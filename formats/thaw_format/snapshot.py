@@ -47,9 +47,7 @@ class TensorSpec:
         """The bytes from the first element to the end of the last (specification, section 9)."""
         if 0 in self.shape:
             return 0
-        last = sum(
-            (size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)
-        )
+        last = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
         return (1 + last) * self.dtype.itemsize
 
     @property

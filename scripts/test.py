@@ -1,0 +1,56 @@
+"""Check everything: style, types, the spec's vectors, two readers' conformance, and the tests.
+
+python3 scripts/test.py                  all of it
+python3 scripts/test.py tests/thaw -x    pytest alone, with these arguments
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import environment
+
+STEPS: dict[str, list[str]] = {
+    "lint": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "."],
+    "types": ["mypy"],
+    "vectors": ["python", "spec/make_vectors.py", "--check"],
+    "conformance of thaw": [
+        *["python", "spec/conformance.py", "--"],
+        *["thaw", "inspect", "--json", "--sha256"],
+    ],
+    "conformance of spec/reader.py": [
+        *["python", "spec/conformance.py", "--"],
+        *["python", "spec/reader.py"],
+    ],
+}
+
+
+def main() -> int:
+    environment.enter("test", ["-e", ".[dev]"], [environment.ROOT / "pyproject.toml"])
+    if sys.argv[1:]:
+        return _run(["pytest", *sys.argv[1:]])
+    for name, command in STEPS.items():
+        _say(f"{name}: {' '.join(command)}")
+        start_s = time.monotonic()
+        status = _run(command)
+        outcome = f"failed with status {status}" if status else "passed"
+        _say(f"{name}: {outcome} in {time.monotonic() - start_s:.1f} s")
+        if status:
+            return 1
+    _say("tests: pytest -n 2")
+    return _run(["pytest", "-n", "2"])
+
+
+def _say(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+def _run(command: list[str]) -> int:
+    return subprocess.run(command, cwd=environment.ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

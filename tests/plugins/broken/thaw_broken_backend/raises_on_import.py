@@ -1,0 +1,1 @@
+raise RuntimeError("libnothing.so.1 is missing")

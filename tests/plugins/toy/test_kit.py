@@ -1,0 +1,9 @@
+"""What the author of the toy runs in a repository of their own."""
+
+from thaw.testing import BackendTests
+from thaw_toy_backend import ToyBackend
+
+
+class TestToy(BackendTests):
+    def make_backend(self):
+        return ToyBackend()
