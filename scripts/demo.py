@@ -29,9 +29,9 @@ def main() -> int:
         ):
             _run(command, Path(folder))
         compare = environment.ROOT / "scripts" / "compare_checkpoints.py"
-        command = [sys.executable, str(compare), str(checkpoint), str(Path(folder, "out"))]
+        command = ["python", str(compare), str(checkpoint), str(Path(folder, "out"))]
         print("\ncompare with the safetensors library, without thaw:", flush=True)
-        return subprocess.run(command, check=False).returncode
+        return environment.run(command).returncode
 
 
 def _inputs() -> list[Path]:
@@ -48,7 +48,7 @@ def _checkpoint() -> Path:
 
 def _run(command: list[str], folder: Path) -> None:
     print(f"\n$ {shlex.join(command)}", flush=True)
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    done = environment.run(command, cwd=folder, stdout=subprocess.PIPE)
     lines = done.stdout.splitlines()
     print("\n".join(lines[:SHOWN_LINES]))
     if len(lines) > SHOWN_LINES:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -31,6 +31,14 @@ def enter(name: str, requirements: list[str], inputs: list[Path]) -> None:
     _prepare(folder, requirements, inputs)
     sys.stdout.flush()
     os.execv(scripts / "python", [str(scripts / "python"), *sys.argv])
+
+
+def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program of the environment that this script runs in; never one from elsewhere."""
+    program = Path(sys.executable).with_name(command[0])
+    if not program.exists():
+        fail(f"{program} is missing; delete {program.parents[1]} and try again")
+    return subprocess.run([program, *command[1:]], check=False, text=True, **options)
 
 
 def fail(message: str) -> NoReturn:

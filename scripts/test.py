@@ -6,7 +6,6 @@ python3 scripts/test.py tests/thaw -x    pytest alone, with these arguments
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 
@@ -49,7 +48,7 @@ def _say(text: str) -> None:
 
 
 def _run(command: list[str]) -> int:
-    return subprocess.run(command, cwd=environment.ROOT, check=False).returncode
+    return environment.run(command, cwd=environment.ROOT).returncode
 
 
 if __name__ == "__main__":

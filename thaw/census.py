@@ -73,7 +73,7 @@ def _unwrap_all(named: Iterable[tuple[str, object]]) -> dict[str, torch.Tensor]:
 
 
 def _unwrap(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if nn.parameter.is_lazy(tensor):
         raise TypeError(f"{name!r} is not initialized yet: run the module once")
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:

@@ -51,7 +51,7 @@ _GROUP_NBYTES = 256 << 20
 
 
 def _groups(snapshot: Snapshot, names: list[str]) -> Iterator[list[str]]:
-    """Cut names into groups that fit in memory, in file order so that chunks are read about once."""
+    """Cut names into groups that fit in memory, in file order: chunks are read about once."""
 
     def place(name: str) -> tuple[int, int]:
         storage = snapshot.storages[snapshot.tensors[name].storage]
@@ -90,10 +90,10 @@ def _byte_differences(
         one, two = bytes_of(left[name]), bytes_of(right[name])
         if not torch.equal(one, two):
             where = (one != two).nonzero()
-            first = int(where[0])
+            first, count = int(where[0]), f"{len(where)} of {one.numel()} bytes differ"
             yield TensorDifference(
                 name,
                 "bytes",
-                f"{len(where)} of {one.numel()} bytes differ, first at {first}: {int(one[first]):#04x}",
+                f"{count}; {int(one[first]):#04x} at {first}",
                 f"{int(two[first]):#04x}",
             )

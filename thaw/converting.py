@@ -7,10 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from thaw_format import Snapshot
+from thaw_format import Snapshot, ThawError
 
 from .backend import Backend, Progress
-from .errors import ThawError
 from .format import Format
 from .freezing import freeze
 from .plugins import registry

@@ -51,7 +51,8 @@ def freeze(
     The file appears under its name only when it is whole; one of that name is replaced then.
 
     Args:
-        subject: parameters and buffers of a module, non-persistent ones too, or a mapping of tensors.
+        subject: a module, whose parameters and buffers (non-persistent ones too) are taken, or a
+            mapping of tensors.
         path: the file; with a `shard` of several ranks, the folder in which each rank writes its
             file and that `thaw.seal` then makes a snapshot.
         backend: a name, "auto", or a `Backend`.

@@ -88,7 +88,8 @@ def _wanted(census: Census, patterns: str | Sequence[str] | None) -> Mapping[str
 
 def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]:
     if spec.dtype != target.dtype:
-        yield f"{name!r} is {_word(spec.dtype)} in the snapshot, {_word(target.dtype)} in the target"
+        there, here = _word(spec.dtype), _word(target.dtype)
+        yield f"{name!r} is {there} in the snapshot, {here} in the target"
     if spec.shape != tuple(target.shape):
         yield (
             f"{name!r} has shape {list(spec.shape)} in the snapshot, "

@@ -285,6 +285,5 @@ def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     """View or copy a tensor's elements, in index order, as 1-D uint8."""
     plain = _as_integers(tensor.detach()).contiguous()
-    return byte_view(
-        plain, plain.storage_offset() * plain.dtype.itemsize, plain.numel() * plain.dtype.itemsize
-    )
+    start = int(plain.storage_offset()) * plain.dtype.itemsize
+    return byte_view(plain, start, plain.numel() * plain.dtype.itemsize)

@@ -83,7 +83,7 @@ def _add(loaded: Registry, plugin: Any, name: str, distribution: str) -> None:
         raise
     loaded.backends |= backends
     loaded.formats |= formats
-    loaded.distributions |= {each: distribution for each in (*backends, *formats)}
+    loaded.distributions |= dict.fromkeys((*backends, *formats), distribution)
 
 
 def _checked(registered: list[Iterable[_N]], kind: type[_N], known: dict[str, _N]) -> dict[str, _N]:

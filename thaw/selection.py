@@ -86,10 +86,10 @@ def select_backend(
     if isinstance(backend, str) and backend == "auto":
         return _auto(operation, device, path)
     if isinstance(backend, str):
-        try:
-            backend = registry().backends[backend]
-        except KeyError:
-            raise UnknownBackendError(backend, ("auto", *registry().backends)) from None
+        known = registry().backends
+        if backend not in known:
+            raise UnknownBackendError(backend, ("auto", *known))
+        backend = known[backend]
     support = backend.probe(device)
     if not support.available:
         raise UnavailableBackendError(backend.name, device, support.reason)

@@ -55,7 +55,7 @@ def layout_tensors(tensors: Mapping[str, torch.Tensor]) -> Layout:
     """Place tensors in a payload: memory that overlaps becomes one storage, other memory its own.
 
     Args:
-        tensors: plain strided tensors on any device, by name; tied and overlapping ones are kept so.
+        tensors: plain strided tensors on any device, by name; tied ones and views stay so.
 
     Raises:
         TypeError: a tensor is sparse, quantized, without memory, or of an unknown dtype.
@@ -114,7 +114,7 @@ def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:
 def _regions(tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
     groups: dict[tuple[torch.device, int, int], list[_Piece]] = {}
     for order, (name, tensor) in enumerate(tensors.items()):
-        start = tensor.storage_offset() * tensor.dtype.itemsize
+        start = int(tensor.storage_offset()) * tensor.dtype.itemsize
         nbytes = extent_nbytes(tensor)
         address = tensor.untyped_storage().data_ptr()
         # Tensors without bytes share memory with nothing: each is its own group.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from .checksum import crc32c
 from .codes import format_error
@@ -231,7 +232,7 @@ def _check_section(section: Section, file_nbytes: int) -> None:
 
 def _check_overlap(sections: tuple[Section, ...]) -> None:
     ordered = sorted((s for s in sections if s.nbytes), key=lambda s: s.offset)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if after.offset < before.end:
             raise format_error(
                 "section-overlap", f"two sections share byte {after.offset}", offset=after.offset

@@ -56,5 +56,5 @@ def _write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequen
         payload[storage.offset : storage.offset + storage.nbytes] = memory
     if chunks.nbytes:
         target.write_from(chunks.offset, [host_buffer(payload)])
-    pieces = payload.split(chunks.chunk_nbytes) if chunks.nbytes else ()
-    return [crc32c(host_buffer(piece)) for piece in pieces]
+    starts = range(0, chunks.nbytes, chunks.chunk_nbytes)
+    return [crc32c(host_buffer(payload[start : start + chunks.chunk_nbytes])) for start in starts]

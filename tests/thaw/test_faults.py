@@ -1,4 +1,4 @@
-"""Faults while freezing: whatever happens, the old snapshot is whole and the new one whole or absent."""
+"""Faults while freezing: the old snapshot is whole, the new one whole or absent."""
 
 import ctypes
 import errno
@@ -48,7 +48,8 @@ def counted(original):
     return call
 for name in ("open", "ftruncate", "pwritev", "pwrite", "fsync", "rename", "close", "listdir"):
     setattr(os, name, counted(getattr(os, name)))
-thaw.freeze({"a": torch.full((9_000_000,), 2, dtype=torch.uint8), "b": torch.tensor([2])}, sys.argv[1])
+tensors = {"a": torch.full((9_000_000,), 2, dtype=torch.uint8), "b": torch.tensor([2])}
+thaw.freeze(tensors, sys.argv[1])
 print("done", calls)
 """
 

@@ -219,7 +219,7 @@ def test_a_damaged_chunk_names_its_tensor(tmp_path: Path) -> None:
 
 
 def test_a_wrapper_subclass_is_unwrapped(tmp_path: Path) -> None:
-    from torch.testing._internal.two_tensor import TwoTensor  # noqa: PLC0415
+    from torch.testing._internal.two_tensor import TwoTensor
 
     pair = TwoTensor(torch.randn(3), torch.randn(3))
     thaw.freeze({"w": pair}, tmp_path / "x.thaw")
@@ -298,5 +298,5 @@ def test_any_mapping_comes_back(
     }
     apart = {n: t for n, t in into.items() if not n.startswith(("view-", "part-"))}
     thaw.restore(path, into=apart, strict=False)
-    for name in apart:
-        assert digest(apart[name]) == digest(tensors[name])
+    for name, tensor in apart.items():
+        assert digest(tensor) == digest(tensors[name])

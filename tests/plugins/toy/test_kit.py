@@ -1,7 +1,8 @@
 """What the author of the toy runs in a repository of their own."""
 
-from thaw.testing import BackendTests
 from thaw_toy_backend import ToyBackend
+
+from thaw.testing import BackendTests
 
 
 class TestToy(BackendTests):
