@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     for path, tensors in zip(arguments, (before, after), strict=True):
         print(f"SHA-256 {sha256(tensors)}  {path}")
     if differences:
-        print(f"{len(differences)} differences")
+        print(f"differences: {len(differences)}")
         return 1
     nbytes = sum(len(tensor.data) for tensor in before.values())
     print(f"{len(before)} tensors, {nbytes} bytes: bit-identical")

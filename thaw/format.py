@@ -26,7 +26,7 @@ class Format(ABC):
 
     @abstractmethod
     def recognizes(self, path: Path, head: bytes) -> bool:
-        """Say whether a file that begins with `head`, or a folder (no `head`), is of this format."""
+        """Say whether a file beginning with `head`, or a folder (no `head`), is of this format."""
 
     @abstractmethod
     def open(self, path: Path) -> tuple[Snapshot, ...]:

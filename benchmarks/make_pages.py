@@ -1,0 +1,133 @@
+"""Make benchmarks/README.md from the raw results alone (`--check` compares instead)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The raw results of one run."""
+
+    raw: dict[str, Any]
+
+    def of(self, case: str, count: int, key: str) -> list[float]:
+        return [each[key] for each in self.raw["samples"][f"{case}/{count}"]]
+
+    def median(self, case: str, count: int, key: str = "elapsed_s") -> float:
+        return median(self.of(case, count, key))
+
+    def row(self, label: str, case: str, count: int, key: str = "elapsed_s") -> str:
+        values = self.of(case, count, key)
+        rate = self.raw["nbytes"] / median(values) / 1e9
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        return f"| {label} | {count:,} | {median(values):.2f} | {spread} | {rate:.2f} |"
+
+
+def figures(samples: Samples) -> list[str]:
+    """Say of each figure to reach what was found."""
+    slow, fast = samples.median("restore_thaw", 20_000), samples.median("restore_thaw", 300)
+    over = max(samples.of("restore_thaw", 300, "extra_rss")) - samples.median(
+        "restore_thaw", 300, "payload"
+    )
+    found = [
+        (
+            "restore at least as fast as `load_file` and touching every byte",
+            f"{samples.median('restore_safetensors', 300) / fast:.2f} times as fast",
+            fast <= samples.median("restore_safetensors", 300),
+        ),
+        (
+            "freeze (synced) at least as fast as `save_file` (not synced)",
+            f"{samples.median('freeze_safetensors', 300) / samples.median('freeze_thaw', 300):.2f}"
+            " times as fast",
+            samples.median("freeze_thaw", 300) <= samples.median("freeze_safetensors", 300),
+        ),
+        (
+            "peak memory of a restore at most the payload + 64 MiB",
+            f"payload + {over / MIB:.1f} MiB",
+            over <= 64 * MIB,
+        ),
+        (
+            "peak memory of a freeze at most 64 MiB beyond the source",
+            f"{max(samples.of('freeze_thaw', 300, 'extra_rss')) / MIB:.1f} MiB",
+            max(samples.of("freeze_thaw", 300, "extra_rss")) <= 64 * MIB,
+        ),
+        (
+            "20,000 tensors: `thaw.open` in less than 0.3 s",
+            f"{samples.median('open_thaw', 20_000):.3f} s",
+            samples.median("open_thaw", 20_000) < 0.3,
+        ),
+        (
+            "20,000 tensors: restore within 1.5 times the time of 300",
+            f"{slow / fast:.2f} times",
+            slow <= 1.5 * fast,
+        ),
+        (
+            "20,000 tensors: manifest of less than 5 MB",
+            f"{samples.median('open_thaw', 20_000, 'manifest') / 1e6:.2f} MB",
+            samples.median("open_thaw", 20_000, "manifest") < 5e6,
+        ),
+    ]
+    return [f"| {what} | {value} | {'yes' if ok else '**no**'} |" for what, value, ok in found]
+
+
+def page(raw: dict[str, Any]) -> str:
+    samples, machine = Samples(raw), raw["machine"]
+    rows = [
+        row
+        for count in (300, 20_000)
+        for row in (
+            samples.row("`thaw.restore`, digests checked", "restore_thaw", count),
+            samples.row("safetensors `load_file` + touching", "restore_safetensors", count),
+            samples.row("`thaw.freeze`, synced", "freeze_thaw", count),
+            samples.row("safetensors `save_file`", "freeze_safetensors", count),
+            samples.row("safetensors `save_file` + fsync", "freeze_safetensors", count, "synced_s"),
+        )
+    ]
+    facts = ", ".join(f"{key} {value}" for key, value in machine.items())
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "Made by `benchmarks/make_pages.py` from the raw results in `benchmarks/results/`; do not edit.",
+            "",
+            "## The reference backend on the CPU",
+            "",
+            f"`python benchmarks/reference.py`: {raw['nbytes'] / 1e9:.0f} GB of bf16, page cache warm,"
+            f" each case {raw['repeat']} times in a fresh process, interleaved; GB = 10^9 bytes.",
+            f"Raw results: [results/reference.json](results/reference.json). Machine: {facts}.",
+            "",
+            "| case | tensors | median s | spread s | GB/s |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "| figure to reach | found | reached |",
+            "|---|---|---|",
+            *figures(samples),
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    made = page(json.loads((HERE / "results" / "reference.json").read_text()))
+    if "--check" in sys.argv[1:]:
+        if not PAGE.exists() or PAGE.read_text() != made:
+            print("benchmarks/README.md is not what make_pages.py makes", file=sys.stderr)
+            return 1
+        return 0
+    PAGE.write_text(made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Safetensors files and sharded checkpoints, opened as snapshots and written."""
+
+from .dtypes import DTYPES
+from .errors import CODES
+from .reading import open_checkpoint, recognizes
+from .structure import INDEX_NAME, METADATA_KEY, SINGLE_NAME
+from .writing import write_checkpoint, write_checkpoint_like
+
+__all__ = [
+    "CODES",
+    "DTYPES",
+    "INDEX_NAME",
+    "METADATA_KEY",
+    "SINGLE_NAME",
+    "open_checkpoint",
+    "recognizes",
+    "write_checkpoint",
+    "write_checkpoint_like",
+]

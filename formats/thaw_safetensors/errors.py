@@ -1,0 +1,49 @@
+"""The error codes of safetensors checkpoints and the family of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from thaw_format import FormatError, LayoutError, ManifestError, TruncatedError
+
+CODES: dict[str, type[FormatError]] = {
+    "safetensors-truncated": TruncatedError,
+    "safetensors-missing-file": TruncatedError,
+    "safetensors-header-length": LayoutError,
+    "safetensors-size": LayoutError,
+    "safetensors-hole": LayoutError,
+    "safetensors-overlap": LayoutError,
+    "safetensors-trailing-bytes": LayoutError,
+    "safetensors-json": ManifestError,
+    "safetensors-duplicate-key": ManifestError,
+    "safetensors-member": ManifestError,
+    "safetensors-dtype": ManifestError,
+    "safetensors-shape": ManifestError,
+    "safetensors-duplicate-name": ManifestError,
+    "safetensors-several-indexes": ManifestError,
+    "safetensors-index": ManifestError,
+    "safetensors-file-name": ManifestError,
+}
+
+
+def checkpoint_error(
+    code: str,
+    message: str,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    offset: int | None = None,
+) -> FormatError:
+    """Build the error of a code, of its family."""
+    return CODES[code](message, code=code, path=path, offset=offset)
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put a path into the errors of a block that do not name one."""
+    try:
+        yield
+    except FormatError as error:
+        error.path = error.path or os.fspath(path)
+        raise

@@ -1,0 +1,161 @@
+"""The header of a `.safetensors` file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from thaw_format import FileSource, FormatError
+
+from .dtypes import torch_dtype, torch_shape
+from .errors import checkpoint_error
+from .json_object import parse_object
+
+MAX_HEADER_NBYTES = 100_000_000
+METADATA_MEMBER = "__metadata__"
+_GIT_LFS = b"version https://git-lfs"
+_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor of a file: `start` and `end` are absolute offsets, `shape` is torch's."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The tensors of a file in the order of their offsets, and its `__metadata__`."""
+
+    entries: tuple[Entry, ...]
+    metadata: Mapping[str, str] | None
+
+
+def read_header(source: FileSource) -> Header:
+    """Read and check the header of a file.
+
+    Raises:
+        FormatError: the file is truncated, or its header is malformed or contradicts its size.
+    """
+    nbytes = _header_nbytes(source)
+    raw = source.read(_LENGTH.size, nbytes)
+    if len(raw) != nbytes:
+        raise checkpoint_error("safetensors-truncated", "the file ended while it was read")
+    if raw[:1] != b"{":
+        raise checkpoint_error(
+            "safetensors-json", "the header does not begin with '{'", offset=_LENGTH.size
+        )
+    members = parse_object(raw)
+    metadata = _parse_metadata(members.pop(METADATA_MEMBER, None))
+    start = _LENGTH.size + nbytes
+    entries = [_parse_entry(name, raw, start) for name, raw in members.items()]
+    entries.sort(key=lambda entry: (entry.start, entry.end))
+    _check_coverage(entries, start, source.nbytes)
+    return Header(tuple(entries), metadata)
+
+
+def _header_nbytes(source: FileSource) -> int:
+    raw = source.read(0, _LENGTH.size)
+    if len(raw) < _LENGTH.size:
+        raise checkpoint_error(
+            "safetensors-truncated",
+            f"the file has {source.nbytes} bytes, too few for a safetensors header",
+        )
+    if source.read(0, len(_GIT_LFS)) == _GIT_LFS:
+        raise checkpoint_error(
+            "safetensors-header-length",
+            "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'",
+            offset=0,
+        )
+    nbytes: int = _LENGTH.unpack(raw)[0]
+    if nbytes > MAX_HEADER_NBYTES:
+        raise checkpoint_error(
+            "safetensors-header-length",
+            f"the header's length is {nbytes}; at most {MAX_HEADER_NBYTES} bytes are allowed",
+            offset=0,
+        )
+    if nbytes > source.nbytes - _LENGTH.size:
+        raise checkpoint_error(
+            "safetensors-truncated",
+            f"the header has {nbytes} bytes, the file {source.nbytes}",
+            offset=source.nbytes,
+        )
+    return nbytes
+
+
+def _parse_metadata(raw: Any) -> dict[str, str] | None:
+    if raw is None:
+        return None
+    if type(raw) is not dict or not all(type(value) is str for value in raw.values()):
+        raise checkpoint_error("safetensors-member", f"{METADATA_MEMBER} maps not text to text")
+    return raw
+
+
+def _parse_entry(name: str, raw: Any, base: int) -> Entry:
+    if type(raw) is not dict or type(raw.get("dtype")) is not str:
+        raise _bad_tensor(name, "has no element type")
+    shape: Any = raw.get("shape")
+    offsets: Any = raw.get("data_offsets")
+    if not _are_sizes(shape):
+        raise _bad_tensor(name, "has no shape of integers")
+    if not _are_sizes(offsets) or len(offsets) != 2:
+        raise _bad_tensor(name, "has no two data offsets")
+    dtype = torch_dtype(raw["dtype"], name)
+    sizes = torch_shape(dtype, tuple(shape), name)
+    entry = Entry(name, dtype, sizes, base + offsets[0], base + offsets[1])
+    _check_size(entry)
+    return entry
+
+
+def _are_sizes(raw: Any) -> bool:
+    return type(raw) is list and all(type(size) is int and size >= 0 for size in raw)
+
+
+def _check_size(entry: Entry) -> None:
+    expected = entry.dtype.itemsize
+    for size in entry.shape:
+        expected *= size
+    if entry.end - entry.start != expected:
+        raise checkpoint_error(
+            "safetensors-size",
+            f"tensor {entry.name[:200]!r} of {entry.dtype} and shape {list(entry.shape)} needs "
+            f"{expected} bytes, its data offsets span {entry.end - entry.start}",
+        )
+
+
+def _check_coverage(entries: list[Entry], start: int, nbytes: int) -> None:
+    end = start
+    for entry in entries:
+        if entry.start != end:
+            what = "hole" if entry.start > end else "overlap"
+            raise checkpoint_error(
+                f"safetensors-{what}",
+                f"tensor {entry.name[:200]!r} begins at byte {entry.start}, "
+                f"the one before it ends at {end}",
+                offset=min(entry.start, end),
+            )
+        end = entry.end
+    if end > nbytes:
+        raise checkpoint_error(
+            "safetensors-truncated",
+            f"tensors reach to byte {end}, the file has {nbytes}",
+            offset=nbytes,
+        )
+    if end < nbytes:
+        raise checkpoint_error(
+            "safetensors-trailing-bytes",
+            f"tensors end at byte {end}, the file has {nbytes}",
+            offset=end,
+        )
+
+
+def _bad_tensor(name: str, what: str) -> FormatError:
+    return checkpoint_error("safetensors-member", f"tensor {name[:200]!r} {what}")

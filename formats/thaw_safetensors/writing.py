@@ -1,0 +1,216 @@
+"""From tensors to safetensors files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from thaw_format import JSON, FileTarget, sealed
+
+from .dense import check_storable, dense_nbytes
+from .folder import list_files, list_indexes
+from .header import METADATA_MEMBER
+from .shard_file import write_shard_file
+from .structure import INDEX_NAME, SINGLE_NAME, SUFFIX, Structure, is_file_name, recall
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    files: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Mapping[str, str]] | None = None,
+    max_shard_nbytes: int | None = None,
+) -> list[Path]:
+    """Write tensors as contiguous values to a `.safetensors` file, or else to a folder.
+
+    Every file appears whole or not at all, the index last. Tied, overlapping and expanded tensors
+    are written once a name.
+
+    Args:
+        files: for each tensor its file in the folder; several files get an index.
+        metadata: for each file its `__metadata__`; of a single file by the name it is written to.
+        max_shard_nbytes: the most bytes of tensors a file of the folder holds; one larger tensor
+            gets a file of its own.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        TypeError: a tensor has an element type that the format lacks, or no plain memory.
+        ValueError: names, files and metadata do not fit each other.
+        FileExistsError: the folder holds files of another checkpoint, which would mix.
+        OSError: a file cannot be written.
+    """
+    path = Path(path)
+    _check_tensors(tensors)
+    names = _assign(path, tensors, files, max_shard_nbytes)
+    texts = dict(metadata or {})
+    if unknown := sorted(set(texts) - set(names)):
+        raise ValueError(f"metadata for {unknown[0]!r}, which is not among the files to write")
+    return _write(path, Structure(names, texts, INDEX_NAME if len(names) > 1 else None), tensors)
+
+
+def write_checkpoint_like(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, JSON],
+) -> list[Path]:
+    """Write tensors to the same files that a checkpoint had when it was opened.
+
+    A path that ends in `.safetensors` gets one file, with the entries of `__metadata__` that no
+    two files contradict each other in. A folder gets the files that the metadata remembers, or one
+    file if it remembers none that fit.
+
+    Args:
+        metadata: that of the snapshot which `open_checkpoint` returned.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        TypeError: a tensor has an element type that the format lacks, or no plain memory.
+        ValueError: a tensor has a reserved name.
+        FileExistsError: the folder holds files of another checkpoint, which would mix.
+        OSError: a file cannot be written.
+    """
+    path = Path(path)
+    _check_tensors(tensors)
+    structure = recall(metadata, tensors)
+    if structure is None:
+        structure = Structure({_single_name(path): list(tensors)}, {})
+    elif _is_single(path):
+        texts = _agreed(structure.metadata.values())
+        structure = Structure(
+            {path.name: list(tensors)}, {} if texts is None else {path.name: texts}
+        )
+    return _write(path, structure, tensors)
+
+
+def _is_single(path: Path) -> bool:
+    return path.name.endswith(SUFFIX)
+
+
+def _single_name(path: Path) -> str:
+    return path.name if _is_single(path) else SINGLE_NAME
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a tensor's name is {name!r}, not text")
+        if name == METADATA_MEMBER:
+            raise ValueError(f"a tensor cannot be named {name!r}: the format reserves it")
+        check_storable(name, tensor)
+
+
+def _agreed(texts: Iterable[Mapping[str, str]]) -> dict[str, str] | None:
+    found: dict[str, set[str]] | None = None
+    for each in texts:
+        found = {} if found is None else found
+        for key, text in each.items():
+            found.setdefault(key, set()).add(text)
+    if found is None:
+        return None
+    return {key: values.pop() for key, values in found.items() if len(values) == 1}
+
+
+def _assign(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    files: Mapping[str, str] | None,
+    max_shard_nbytes: int | None,
+) -> dict[str, list[str]]:
+    if files is not None and max_shard_nbytes is not None:
+        raise ValueError("files and max_shard_nbytes exclude each other")
+    if files is not None:
+        return _assigned(path, tensors, files)
+    if max_shard_nbytes is None:
+        return {_single_name(path): list(tensors)}
+    if _is_single(path):
+        raise ValueError(f"{path} is one file; max_shard_nbytes needs a folder")
+    return _split(tensors, max_shard_nbytes)
+
+
+def _assigned(
+    path: Path, tensors: Mapping[str, torch.Tensor], files: Mapping[str, str]
+) -> dict[str, list[str]]:
+    if differing := sorted(set(files) ^ set(tensors)):
+        raise ValueError(f"{differing[0]!r} is not in both tensors and files")
+    names: dict[str, list[str]] = {}
+    for name in tensors:
+        if not is_file_name(files[name]):
+            raise ValueError(f"{files[name]!r} is not a plain name of a .safetensors file")
+        names.setdefault(files[name], []).append(name)
+    if _is_single(path) and set(names) - {path.name}:
+        raise ValueError(f"{path} is one file; files with other names need a folder")
+    return names or {_single_name(path): []}
+
+
+def _split(tensors: Mapping[str, torch.Tensor], max_shard_nbytes: int) -> dict[str, list[str]]:
+    if max_shard_nbytes < 1:
+        raise ValueError(f"max_shard_nbytes is {max_shard_nbytes}, not positive")
+    shards: list[list[str]] = [[]]
+    held = 0
+    for name, tensor in tensors.items():
+        nbytes = dense_nbytes(tensor)
+        if shards[-1] and held + nbytes > max_shard_nbytes:
+            shards.append([])
+            held = 0
+        shards[-1].append(name)
+        held += nbytes
+    if len(shards) == 1:
+        return {SINGLE_NAME: shards[0]}
+    return {
+        f"model-{number:05d}-of-{len(shards):05d}.safetensors": names
+        for number, names in enumerate(shards, 1)
+    }
+
+
+def _write(path: Path, structure: Structure, tensors: Mapping[str, torch.Tensor]) -> list[Path]:
+    folder = path.parent
+    if not _is_single(path):
+        folder = path
+        folder.mkdir(parents=True, exist_ok=True)
+        _refuse_mixing(folder, structure)
+    written = [folder / file for file in structure.files]
+    with ExitStack() as stack:
+        # Files get their names as the stack unwinds: entered first, the index comes last.
+        if structure.index is not None:
+            written.append(folder / structure.index)
+            _write_index(stack.enter_context(sealed(written[-1])), structure, tensors)
+        for file, names in structure.files.items():
+            target = stack.enter_context(sealed(folder / file))
+            chosen = {name: tensors[name] for name in names}
+            write_shard_file(target, chosen, structure.metadata.get(file))
+    return written
+
+
+def _refuse_mixing(folder: Path, structure: Structure) -> None:
+    present = {*list_files(folder), *list_indexes(folder)}
+    if structure.index is None and len(structure.files) == 1:
+        present -= set(structure.files)
+    if present:
+        raise FileExistsError(
+            errno.EEXIST,
+            f"the folder already holds {min(present)}, which would mix with what is written; "
+            "name another folder or remove it",
+            os.fspath(folder),
+        )
+
+
+def _write_index(
+    target: FileTarget, structure: Structure, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    weight_map = {name: file for file, names in structure.files.items() for name in names}
+    index = {
+        "metadata": {"total_size": sum(map(dense_nbytes, tensors.values()))},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    with os.fdopen(os.dup(target.fileno()), "w", encoding="utf-8") as file:
+        file.write(json.dumps(index, indent=2) + "\n")
