@@ -12,6 +12,11 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 MIB = 1 << 20
+NOTE = """\
+`load_file` maps the file: its tensors are the page cache itself, no memory is filled, nothing is
+checked, and whoever writes to the file in place changes the loaded tensors. thaw copies the bytes
+into memory of the process and checks them there. The rows with a clone and with a copy into
+existing tensors do the same work with safetensors, without the checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Samples:
 def figures(samples: Samples) -> list[str]:
     """Say of each figure to reach what was found."""
     slow, fast = samples.median("restore_thaw", 20_000), samples.median("restore_thaw", 300)
+    saving = samples.median("freeze_safetensors", 300)
+    freezing = samples.median("freeze_thaw", 300)
     over = max(samples.of("restore_thaw", 300, "extra_rss")) - samples.median(
         "restore_thaw", 300, "payload"
     )
@@ -47,9 +54,8 @@ def figures(samples: Samples) -> list[str]:
         ),
         (
             "freeze (synced) at least as fast as `save_file` (not synced)",
-            f"{samples.median('freeze_safetensors', 300) / samples.median('freeze_thaw', 300):.2f}"
-            " times as fast",
-            samples.median("freeze_thaw", 300) <= samples.median("freeze_safetensors", 300),
+            f"{saving / freezing:.2f} times as fast",
+            freezing <= saving,
         ),
         (
             "peak memory of a restore at most the payload + 64 MiB",
@@ -88,22 +94,30 @@ def page(raw: dict[str, Any]) -> str:
         for row in (
             samples.row("`thaw.restore`, digests checked", "restore_thaw", count),
             samples.row("safetensors `load_file` + touching", "restore_safetensors", count),
+            samples.row("safetensors `load_file` + clone", "clone_safetensors", count),
+            samples.row("`thaw.restore(into=)`, digests checked", "restore_into_thaw", count),
+            samples.row(
+                "safetensors `load_file` + copy into tensors", "restore_into_safetensors", count
+            ),
             samples.row("`thaw.freeze`, synced", "freeze_thaw", count),
             samples.row("safetensors `save_file`", "freeze_safetensors", count),
             samples.row("safetensors `save_file` + fsync", "freeze_safetensors", count, "synced_s"),
         )
     ]
+    conditions = (
+        f"`python benchmarks/reference.py`: {raw['nbytes'] / 1e9:.0f} GB of bf16, page cache warm, "
+        f"each case {raw['repeat']} times in a fresh process, interleaved; GB = 10^9 bytes."
+    )
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     return "\n".join(
         [
             "# Benchmarks",
             "",
-            "Made by `benchmarks/make_pages.py` from the raw results in `benchmarks/results/`; do not edit.",
+            "Made by `benchmarks/make_pages.py` from the raw results in `results/`; do not edit.",
             "",
             "## The reference backend on the CPU",
             "",
-            f"`python benchmarks/reference.py`: {raw['nbytes'] / 1e9:.0f} GB of bf16, page cache warm,"
-            f" each case {raw['repeat']} times in a fresh process, interleaved; GB = 10^9 bytes.",
+            conditions,
             f"Raw results: [results/reference.json](results/reference.json). Machine: {facts}.",
             "",
             "| case | tensors | median s | spread s | GB/s |",
@@ -113,6 +127,8 @@ def page(raw: dict[str, Any]) -> str:
             "| figure to reach | found | reached |",
             "|---|---|---|",
             *figures(samples),
+            "",
+            NOTE,
             "",
         ]
     )

@@ -1,10 +1,11 @@
-"""Measure the reference backend on the CPU beside safetensors, in one run, each case in a fresh process.
+"""Measure the reference backend on the CPU beside safetensors, in one run.
 
     python benchmarks/reference.py [--nbytes N] [--repeat R] [--folder DIR]   measures; writes JSON
     python benchmarks/make_pages.py                                           makes the page from it
 
-Cases are interleaved, so that what else the machine does falls on all of them alike. Every
-destination file is new, and the page cache is warm for every read: the file is read once before.
+Each case runs in a fresh process. Cases are interleaved, so that what else the machine does falls
+on all of them alike. Every destination file is new, and the page cache is warm for every read: the
+file is read once before.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -45,11 +45,13 @@ def touch(tensors: dict[str, torch.Tensor]) -> int:
 
 
 def peak_rss() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the peak of this process alone; getrusage would include its parent's at the fork."""
+    return _status("VmHWM")
 
 
-def current_rss() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 def read_once(path: Path) -> None:
@@ -82,6 +84,43 @@ def case_restore_safetensors(folder: Path, count: int, _nbytes: int) -> dict[str
     loaded_s = time.perf_counter() - began
     touch(tensors)
     return {"elapsed_s": time.perf_counter() - began, "untouched_s": loaded_s}
+
+
+def case_restore_into_thaw(folder: Path, count: int, nbytes: int) -> dict[str, float]:
+    """Fill tensors that are there, as a model has them."""
+    import thaw
+
+    into = make(count, nbytes)
+    path = folder / f"{count}.thaw"
+    read_once(path)
+    began = time.perf_counter()
+    thaw.restore(path, into=into, backend="reference")
+    return {"elapsed_s": time.perf_counter() - began}
+
+
+def case_restore_into_safetensors(folder: Path, count: int, nbytes: int) -> dict[str, float]:
+    """Load and copy into tensors that are there, as `load_state_dict` does."""
+    from safetensors.torch import load_file
+
+    into = make(count, nbytes)
+    path = folder / f"{count}.safetensors"
+    read_once(path)
+    began = time.perf_counter()
+    for name, tensor in load_file(path).items():
+        into[name].copy_(tensor)
+    return {"elapsed_s": time.perf_counter() - began}
+
+
+def case_clone_safetensors(folder: Path, count: int, _nbytes: int) -> dict[str, float]:
+    """Load into memory of one's own, which a later change of the file cannot reach."""
+    from safetensors.torch import load_file
+
+    path = folder / f"{count}.safetensors"
+    read_once(path)
+    began = time.perf_counter()
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    assert len(tensors) == count
+    return {"elapsed_s": time.perf_counter() - began}
 
 
 def case_open_thaw(folder: Path, count: int, _nbytes: int) -> dict[str, float]:
@@ -128,7 +167,7 @@ def case_import_thaw(_folder: Path, _count: int, _nbytes: int) -> dict[str, floa
     import thaw
 
     assert thaw.__version__
-    return {"rss": current_rss()}
+    return {"rss": _status("VmRSS")}
 
 
 CASES: dict[str, Callable[[Path, int, int], dict[str, float]]] = {

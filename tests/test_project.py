@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 GPU_LIBRARIES = {"cupy", "kvikio", "vllm"}
 CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
-MAX_LINES = 400
+MAX_LINES = 450
 
 
 class Import(NamedTuple):

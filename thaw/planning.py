@@ -30,11 +30,13 @@ class RestorePlan:
     """Everything that a restore does, decided before the first byte moves.
 
     Attributes:
+        nbytes: the bytes of the storages or targets, without the gaps between them.
         reads: a plan for each source and device.
         tensors: what is handed out, by name.
         copies: to be made after the reads.
     """
 
+    nbytes: int
     reads: tuple[tuple[int, torch.device, ReadPlan], ...]
     tensors: Mapping[str, torch.Tensor]
     copies: tuple[Copy, ...] = ()
@@ -64,7 +66,8 @@ def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -
         for name in names
         for spec in (snapshot.tensors[name],)
     }
-    return RestorePlan(_reads(snapshot, extents), tensors)
+    nbytes = sum(piece[3] for piece in pieces)
+    return RestorePlan(nbytes, _reads(snapshot, extents), tensors)
 
 
 def _place(storages: Sequence[Storage]) -> tuple[list[int], int]:
@@ -143,7 +146,8 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
                 staged = tensor_view(memory, spec, spec.offset - cluster.start)
                 copies.append(Copy(staged, targets[name]))
         extents.append((cluster.source, Extent(cluster.offset, memory)))
-    return RestorePlan(_reads(snapshot, extents), targets, tuple(copies))
+    nbytes = sum(cluster.nbytes for cluster in clusters)
+    return RestorePlan(nbytes, _reads(snapshot, extents), targets, tuple(copies))
 
 
 @dataclass(frozen=True, slots=True)

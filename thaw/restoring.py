@@ -104,7 +104,7 @@ def execute(
             raise _named(snapshot, source, error) from None
     return RestoreReport(
         path=snapshot.path,
-        nbytes=sum(read.nbytes for _, _, read in plan.reads),
+        nbytes=plan.nbytes,
         elapsed_s=time.perf_counter() - began,
         tensors=len(plan.tensors),
         backend=_joined(mover.name for mover, _, _ in movers) or "none",

@@ -31,7 +31,9 @@ def _causal(kind: str, **options: object) -> Callable[[], nn.Module]:
 
 
 def _gpt2() -> nn.Module:
-    config = transformers.GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=256, n_positions=128)
+    config = transformers.GPT2Config(
+        n_embd=64, n_layer=2, n_head=4, vocab_size=256, n_positions=128
+    )
     return transformers.GPT2LMHeadModel(config)
 
 
