@@ -1,0 +1,154 @@
+"""What a test vector is, and the small snapshots that most of them begin with."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from vector_builder import (
+    SNAPSHOT_ID,
+    File,
+    Object,
+    arena,
+    manifest,
+    pattern,
+    tensor,
+    tensor_table,
+    text,
+)
+
+Folder: TypeAlias = dict[str, File | bytes]
+Content: TypeAlias = File | Folder | bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A vector: a file or a folder, the rules it is about, and the error code if it is invalid."""
+
+    name: str
+    description: str
+    rules: tuple[str, ...]
+    content: Content
+    code: str = ""
+
+    def files(self) -> dict[str, bytes]:
+        """Return the bytes of its files, by path below the folder of the vectors."""
+        path = f"{'invalid' if self.code else 'valid'}/{self.name}.thaw"
+        if not isinstance(self.content, dict):
+            return {path: build(self.content)}
+        return {f"{path}/{name}": build(each) for name, each in self.content.items()}
+
+    def expected(self) -> Object:
+        """Return the members of its JSON file."""
+        said: Object = {"description": self.description, "rules": list(self.rules)}
+        if self.code:
+            return said | {"error": {"code": self.code, "rule": self.rules[0]}}
+        parts = self.content.values() if isinstance(self.content, dict) else [self.content]
+        shards = [part for part in parts if isinstance(part, File)]
+        return said | {"tensors": [row for shard in shards for row in tensor_table(shard)]}
+
+
+def build(content: File | bytes) -> bytes:
+    """Return the bytes of a file."""
+    return content.build() if isinstance(content, File) else content
+
+
+def valid(name: str, rules: str, description: str, content: Content) -> Case:
+    """Make a case that a reader has to accept."""
+    return Case(name=name, description=description, rules=tuple(rules.split()), content=content)
+
+
+def invalid(rules: str, code: str, variants: Mapping[str, tuple[str, Content]]) -> list[Case]:
+    """Make the cases that a reader has to reject with a code, named after it; its rule is first."""
+    return [
+        Case(
+            name=f"{code}-{variant}",
+            description=description,
+            rules=tuple(rules.split()),
+            content=content,
+            code=code,
+        )
+        for variant, (description, content) in variants.items()
+    ]
+
+
+def snapshot(tensors: Object, *storages: bytes, members: Object | None = None, **file: Any) -> File:
+    """Make a file of tensors over storages that stand one after another."""
+    payload, listed = arena(*storages)
+    said = manifest(storages=listed, tensors=tensors) | (members or {})
+    return File(manifest=text(said), payload=payload, **file)
+
+
+def plain(**file: Any) -> File:
+    """Make a file of one small tensor, with departures from what a writer would make of it."""
+    return File(**({"manifest": text(PLAIN), "payload": PAYLOAD} | file))
+
+
+def empty(**file: Any) -> File:
+    """Make a file without tensors, storages and payload, with departures."""
+    return File(**({"manifest": text(manifest())} | file))
+
+
+def metadata(raw: str | bytes) -> File:
+    """Make the plain file with raw JSON text in the place of the value of `metadata`."""
+    data = raw if isinstance(raw, bytes) else raw.encode()
+    return plain(manifest=text(PLAIN).replace(b'"metadata":{}', b'"metadata":' + data))
+
+
+def changed(path: str, value: Any) -> File:
+    """Make the plain file with a member of the manifest changed, by its dotted path."""
+    members, parent, key = _member(path)
+    parent[key] = value
+    return plain(manifest=text(members))
+
+
+def removed(path: str) -> File:
+    """Make the plain file without a member of the manifest."""
+    members, parent, key = _member(path)
+    del parent[key]
+    return plain(manifest=text(members))
+
+
+def _member(path: str) -> tuple[Object, Any, Any]:
+    members = deepcopy(PLAIN)
+    *way, last = (int(key) if key.isdigit() else key for key in path.split("."))
+    parent: Any = members
+    for key in way:
+        parent = parent[key]
+    return members, parent, last
+
+
+def ranks(*shards: File | bytes, **members: Any) -> Folder:
+    """Make the folder of a set: a shard a rank and an index that fits them."""
+    names = [f"rank-{rank:05}-of-{len(shards):05}.thaw" for rank in range(len(shards))]
+    index = set_index(dict(zip(names, shards, strict=True)), **members)
+    return {"snapshot.json": text(index), **dict(zip(names, shards, strict=True))}
+
+
+def set_index(shards: Mapping[str, File | bytes], **members: Any) -> Object:
+    """Return the members of `snapshot.json` for some shards."""
+    listed = []
+    for name, shard in shards.items():
+        data = build(shard)
+        digest = struct.unpack_from("<I", data.ljust(4096, b"\0"), 4092)[0]
+        listed.append({"file": name, "nbytes": len(data), "root_digest": f"{digest:08x}"})
+    plain_members: Object = {"major": 1, "minor": 0, "snapshot_id": SNAPSHOT_ID.hex()}
+    return plain_members | {"ranks": listed} | members
+
+
+def rank_shard(rank: int, size: int = 2, **file: Any) -> File:
+    """Make the shard of one rank."""
+    payload, storages = arena(pattern(24, f"rank {rank}"))
+    said = manifest(
+        shard={"rank": rank, "size": size},
+        storages=storages,
+        tensors={"w": tensor("float32", (2, 3)), f"only.{rank}": tensor("uint8", (24,))},
+    )
+    return File(**({"manifest": text(said), "payload": payload} | file))
+
+
+PAYLOAD, _STORAGES = arena(pattern(24))
+PLAIN = manifest(storages=_STORAGES, tensors={"w": tensor("float32", (2, 3))})

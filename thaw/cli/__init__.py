@@ -1,0 +1,5 @@
+"""The `thaw` command."""
+
+from .app import main
+
+__all__ = ["main"]
