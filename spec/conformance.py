@@ -1,0 +1,109 @@
+"""Check any reader of the `.thaw` format over the vectors (spec/thaw-1.0.md, section 13.1).
+
+    python spec/conformance.py [--jobs N] [--timeout S] [--vectors DIR] -- CMD...
+
+CMD is run with the path of each vector as its last argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("rank", "name", "dtype", "shape", "stride", "storage", "offset", "sha256")
+VECTORS = Path(__file__).with_name("vectors")
+
+
+def check(command: list[str], vector: Path, timeout_s: float) -> str | None:
+    """Run the command on a vector; return what is wrong, or None."""
+    expected = json.loads(vector.with_suffix(".json").read_text(encoding="utf-8"))
+    try:
+        done = subprocess.run(
+            [*command, str(vector)], capture_output=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout_s:g} s"
+    if "error" in expected:
+        return check_rejection(done, expected["error"])
+    return check_table(done, expected["tensors"])
+
+
+def check_rejection(
+    done: subprocess.CompletedProcess[bytes], expected: dict[str, Any]
+) -> str | None:
+    if done.returncode == 0:
+        return f"accepted; expected {expected['code']}"
+    found = last_json(done.stderr)
+    if found is None:
+        return f"no JSON at the end of standard error; it ends with {done.stderr[-200:]!r}"
+    for key in ("code", "rule"):
+        if found.get(key) != expected[key]:
+            return f"{key} is {found.get(key)}, expected {expected[key]}"
+    return None
+
+
+def last_json(text: bytes) -> dict[str, Any] | None:
+    lines = text.decode(errors="replace").strip().splitlines()
+    try:
+        found = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def check_table(
+    done: subprocess.CompletedProcess[bytes], expected: list[dict[str, Any]]
+) -> str | None:
+    if done.returncode:
+        return f"rejected, exit status {done.returncode}: {done.stderr[-300:]!r}"
+    try:
+        found = [{key: row[key] for key in COLUMNS} for row in json.loads(done.stdout)["tensors"]]
+    except (ValueError, KeyError, TypeError) as error:
+        return f"standard output is no tensor table: {error!r}"
+    wanted = [{key: row[key] for key in COLUMNS} for row in expected]
+    if len(found) != len(wanted):
+        return f"{len(found)} tensors, expected {len(wanted)}"
+    for one, two in zip(found, wanted, strict=True):
+        if one != two:
+            return f"found {json.dumps(one)[:300]}, expected {json.dumps(two)[:300]}"
+    return None
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for each vector")
+    parser.add_argument("--vectors", type=Path, default=VECTORS)
+    parser.add_argument("command", nargs="+", metavar="CMD")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    if shutil.which(options.command[0]) is None:
+        print(f"there is no command {options.command[0]!r}", file=sys.stderr)
+        return 2
+    vectors = sorted(options.vectors.glob("*valid/*.thaw"))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(
+            pool.map(lambda vector: check(options.command, vector, options.timeout), vectors)
+        )
+    for vector, wrong in zip(vectors, results, strict=True):
+        if wrong:
+            print(f"{vector.parent.name}/{vector.name}: {wrong}")
+    failed = sum(wrong is not None for wrong in results)
+    print(f"{len(results) - failed} passed, {failed} failed")
+    return 1 if failed or not results else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,542 @@
+"""An independent decoder of the `.thaw` format, in the order of spec/thaw-1.0.md.
+
+    python spec/reader.py PATH    verifies a file or folder and prints its tensor table (13.1)
+
+It needs the standard library alone and is written to be read beside the specification. It is slow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+# 1. Words
+
+
+class Error(Exception):
+    """A file breaks a rule."""
+
+    def __init__(self, code: str, rule: str | None, message: str) -> None:
+        super().__init__(message)
+        self.code, self.rule, self.message = code, rule, message
+
+
+def require(condition: bool, code: str, rule: str, message: str) -> None:
+    if not condition:
+        raise Error(code, rule, message)
+
+
+def _crc_tables() -> list[list[int]]:
+    first = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        first.append(byte)
+    tables = [first]
+    for _ in range(7):
+        tables.append([first[entry & 255] ^ entry >> 8 for entry in tables[-1]])
+    return tables
+
+
+T0, T1, T2, T3, T4, T5, T6, T7 = _crc_tables()
+
+
+def crc32c(data: bytes, crc: int = 0) -> int:
+    """Continue a CRC32C, eight bytes at a step."""
+    crc ^= 0xFFFFFFFF
+    whole = len(data) & ~7
+    for (word,) in struct.iter_unpack("<Q", data[:whole]):
+        word ^= crc
+        crc = (
+            T7[word & 255]
+            ^ T6[word >> 8 & 255]
+            ^ T5[word >> 16 & 255]
+            ^ T4[word >> 24 & 255]
+            ^ T3[word >> 32 & 255]
+            ^ T2[word >> 40 & 255]
+            ^ T1[word >> 48 & 255]
+            ^ T0[word >> 56]
+        )
+    for byte in data[whole:]:
+        crc = T0[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+# 4. The superblock
+
+MAGIC = bytes([0x89, 0x54, 0x48, 0x41, 0x57, 0x0D, 0x0A, 0x1A])
+MANIFEST, DIGESTS, PAYLOAD = 1, 2, 3
+
+
+@dataclass
+class Section:
+    """An entry of the section table."""
+
+    kind: int
+    flags: int
+    offset: int
+    nbytes: int
+    crc: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.nbytes
+
+
+@dataclass
+class Shard:
+    """One file, with what has been decoded of it so far."""
+
+    file: IO[bytes]
+    size: int
+    chunk_nbytes: int = 0
+    snapshot_id: bytes = b""
+    root_digest: int = 0
+    sections: list[Section] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    digests: tuple[int, ...] = ()
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        self.file.seek(offset)
+        data = self.file.read(nbytes)
+        require(len(data) == nbytes, "truncated-file", "SB-10", "the file ended while it was read")
+        return data
+
+    def section(self, kind: int) -> Section:
+        return next(section for section in self.sections if section.kind == kind)
+
+    def pieces(self, start: int, end: int) -> Iterator[bytes]:
+        for offset in range(start, end, 1 << 20):
+            yield self.read(offset, min(1 << 20, end - offset))
+
+
+def read_superblock(shard: Shard) -> None:
+    """Work through phases 1 to 3."""
+    data = shard.read(0, min(4096, shard.size))
+    check_magic(data)
+    major, _minor, count, _compatible, required, file_nbytes, chunk, identity = struct.unpack_from(
+        "<HHIQQQQ16s", data, 8
+    )
+    require(major == 1, "unknown-major-version", "SB-4", f"major version {major}")
+    (stored,) = struct.unpack_from("<I", data, 4092)
+    require(crc32c(data[:4092]) == stored, "superblock-checksum", "SB-6", "damaged superblock")
+    require(not required, "unknown-required-feature", "SB-7", f"features {required:#x}")
+    require(shard.size >= file_nbytes, "truncated-file", "SB-10", f"{shard.size} bytes")
+    require(shard.size <= file_nbytes, "trailing-bytes", "SB-11", f"{shard.size} bytes")
+    power = chunk.bit_count() == 1 and 1 << 12 <= chunk <= 1 << 30
+    require(power, "bad-chunk-size", "SB-12", f"chunks of {chunk} bytes")
+    require(count <= 64, "bad-section-count", "SB-13", f"{count} sections")
+    shard.chunk_nbytes, shard.snapshot_id, shard.root_digest = chunk, identity, stored
+    read_sections(shard, data, count)
+
+
+def check_magic(data: bytes) -> None:
+    require(data[:4] != b"THAW", "foreign-magic", "SB-3", "a file of another project")
+    require(data[:8] == MAGIC[: len(data)], "bad-magic", "SB-2", "not a .thaw file")
+    require(len(data) == 4096, "truncated-superblock", "SB-1", f"{len(data)} bytes")
+
+
+# 5. Sections
+
+
+def read_sections(shard: Shard, data: bytes, count: int) -> None:
+    for index in range(count):
+        kind, flags, offset, nbytes, crc, _ = struct.unpack_from("<IIQQII", data, 256 + 32 * index)
+        section = Section(kind, flags, offset, nbytes, crc)
+        require(section.end < 1 << 64, "section-overflow", "SEC-1", f"section {index}")
+        inside = offset >= 4096 and section.end <= shard.size
+        require(inside, "section-out-of-bounds", "SEC-2", f"section {index}")
+        unknown = kind not in (MANIFEST, DIGESTS, PAYLOAD)
+        require(not (unknown and flags & 1), "unknown-required-section", "SEC-3", f"type {kind}")
+        shard.sections.append(section)
+    for kind in (MANIFEST, DIGESTS, PAYLOAD):
+        found = sum(section.kind == kind for section in shard.sections)
+        require(found > 0, "missing-section", "SEC-5", f"no section of type {kind}")
+        require(found < 2, "duplicate-section", "SEC-6", f"{found} sections of type {kind}")
+    at = 0
+    for section in in_file_order(shard):
+        require(section.offset >= at, "section-overlap", "SEC-7", f"byte {section.offset}")
+        at = section.end
+    check_section_sizes(shard)
+
+
+def in_file_order(shard: Shard) -> list[Section]:
+    return sorted((s for s in shard.sections if s.nbytes), key=lambda s: s.offset)
+
+
+def check_section_sizes(shard: Shard) -> None:
+    manifest, payload = shard.section(MANIFEST), shard.section(PAYLOAD)
+    aligned = payload.offset % 4096 == 0
+    require(aligned, "misaligned-payload", "SEC-8", f"payload at {payload.offset}")
+    allowed = 2 <= manifest.nbytes <= 1 << 28
+    require(allowed, "bad-manifest-size", "SEC-9", f"{manifest.nbytes} bytes")
+    chunks = (payload.nbytes + shard.chunk_nbytes - 1) // shard.chunk_nbytes
+    found = shard.section(DIGESTS).nbytes
+    require(found == 4 * chunks, "bad-digest-count", "SEC-10", f"{found} bytes of digests")
+
+
+def checked_section(shard: Shard, kind: int, code: str, rule: str) -> bytes:
+    """Read a section whose size has been checked, and check its bytes."""
+    section = shard.section(kind)
+    data = shard.read(section.offset, section.nbytes)
+    require(crc32c(data) == section.crc, code, rule, "the section is damaged")
+    return data
+
+
+# 6. The manifest as JSON
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Error("json-encoding", "JSON-1", str(error)) from None
+    require(not text.startswith("\ufeff"), "json-encoding", "JSON-1", "a byte order mark")
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=unique_members,
+            parse_int=small_integer,
+            parse_float=no_float,
+            parse_constant=no_constant,
+        )
+    except RecursionError:
+        raise Error("json-depth", "JSON-5", "nested far too deep") from None
+    except ValueError as error:
+        raise Error("json-syntax", "JSON-2", str(error)) from None
+    require(isinstance(value, dict), "json-syntax", "JSON-2", "not an object")
+    check_values(value)
+    found: dict[str, Any] = value
+    return found
+
+
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    require(len(members) == len(pairs), "json-duplicate-key", "JSON-3", "a member occurs twice")
+    return members
+
+
+def small_integer(digits: str) -> int:
+    small = len(digits) <= 17 and abs(int(digits)) < 1 << 53
+    require(small, "json-number", "JSON-4", digits[:30])
+    return int(digits)
+
+
+def no_float(text: str) -> None:
+    raise Error("json-number", "JSON-4", text[:30])
+
+
+def no_constant(text: str) -> None:
+    raise Error("json-syntax", "JSON-2", text)
+
+
+def check_values(root: Any) -> None:
+    """Check depth and strings, without recursion."""
+    pending = [(root, 1)]
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, dict | list):
+            require(depth <= 32, "json-depth", "JSON-5", "nested deeper than 32")
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            pending += [(each, depth + 1) for each in inner]
+        elif isinstance(value, str):
+            lone = re.search("[\ud800-\udfff]", value)
+            require(not lone, "json-unicode", "JSON-6", "a lone surrogate")
+
+
+# 7. The members of the manifest
+
+
+def member(parent: Any, name: str, kind: type) -> Any:
+    require(name in parent, "missing-member", "MAN-1", f"no member {name}")
+    require(type(parent[name]) is kind, "bad-member-type", "MAN-2", f"the type of {name}")
+    return parent[name]
+
+
+def check_manifest(manifest: dict[str, Any], payload_nbytes: int) -> None:
+    """Work through phase 6."""
+    member(manifest, "kind", str)
+    member(manifest, "metadata", dict)
+    producer = member(manifest, "producer", dict)
+    member(producer, "name", str)
+    member(producer, "version", str)
+    shard = member(manifest, "shard", dict)
+    check_place(shard)
+    for axis in ("tp", "pp", "ep"):
+        if axis in shard:
+            check_place(member(shard, axis, dict))
+    check_storages(member(manifest, "storages", list), payload_nbytes)
+    for name, tensor in member(manifest, "tensors", dict).items():
+        check_tensor(name, tensor, manifest["storages"])
+
+
+def check_place(place: dict[str, Any]) -> None:
+    rank, size = member(place, "rank", int), member(place, "size", int)
+    good = 1 <= size <= 99999 and 0 <= rank < size
+    require(good, "bad-shard", "MAN-5", f"rank {rank} of {size}")
+
+
+# 8. Storages
+
+
+def check_storages(storages: list[Any], payload_nbytes: int) -> None:
+    end = 0
+    for storage in storages:
+        require(type(storage) is dict, "bad-member-type", "MAN-2", "a storage")
+        offset, nbytes = member(storage, "offset", int), member(storage, "nbytes", int)
+        aligned = offset >= 0 and offset % 512 == 0
+        require(aligned, "misaligned-storage", "STO-1", f"offset {offset}")
+        inside = nbytes >= 0 and offset + nbytes <= payload_nbytes
+        require(inside, "storage-out-of-bounds", "STO-2", f"{offset} + {nbytes}")
+        require(offset >= end, "storage-overlap", "STO-3", f"offset {offset}")
+        end = offset + nbytes
+
+
+# 9. Tensors
+
+SIZES = {
+    **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e4m3fnuz"), 1),
+    **dict.fromkeys(("float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn_x2"), 1),
+    **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("uint32", "int32", "float32", "complex32"), 4),
+    **dict.fromkeys(("uint64", "int64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
+
+
+def check_tensor(name: str, tensor: Any, storages: list[Any]) -> None:
+    good = 1 <= len(name.encode()) <= 4096 and "\0" not in name
+    require(good, "bad-name", "TEN-1", repr(name[:50]))
+    require(type(tensor) is dict, "bad-member-type", "MAN-2", f"tensor {name}")
+    dtype, shape = member(tensor, "dtype", str), integers(tensor, "shape")
+    stride, index = integers(tensor, "stride"), member(tensor, "storage", int)
+    offset = member(tensor, "offset", int)
+    require(dtype in SIZES, "unknown-dtype", "TEN-2", f"{name}: {dtype}")
+    good = len(shape) == len(stride) <= 64 and min([0, *shape, *stride]) == 0
+    require(good, "bad-shape", "TEN-3", f"{name}: shape {shape}, stride {stride}")
+    require(0 <= index < len(storages), "bad-storage-index", "TEN-4", f"{name}: {index}")
+    aligned = offset >= 0 and offset % SIZES[dtype] == 0
+    require(aligned, "misaligned-tensor", "TEN-5", f"{name}: offset {offset}")
+    largest = max(nbytes_of(tensor), extent_of(tensor))
+    require(largest < 1 << 63, "tensor-overflow", "TEN-6", name)
+    inside = offset + extent_of(tensor) <= storages[index]["nbytes"]
+    require(inside, "tensor-out-of-bounds", "TEN-7", name)
+
+
+def integers(parent: dict[str, Any], name: str) -> list[int]:
+    found: list[int] = member(parent, name, list)
+    plain = all(type(each) is int for each in found)
+    require(plain, "bad-member-type", "MAN-2", f"the elements of {name}")
+    return found
+
+
+def nbytes_of(tensor: dict[str, Any]) -> int:
+    nbytes = SIZES[tensor["dtype"]]
+    for size in tensor["shape"]:
+        nbytes *= int(size)
+    return nbytes
+
+
+def extent_of(tensor: dict[str, Any]) -> int:
+    if 0 in tensor["shape"]:
+        return 0
+    steps = zip(tensor["shape"], tensor["stride"], strict=True)
+    last = sum((int(size) - 1) * int(step) for size, step in steps)
+    return (1 + last) * SIZES[tensor["dtype"]]
+
+
+# 10. Payload, digests and padding
+
+
+def verify_payload(shard: Shard) -> None:
+    """Work through phase 7."""
+    payload = shard.section(PAYLOAD)
+    for index, expected in enumerate(shard.digests):
+        start = payload.offset + index * shard.chunk_nbytes
+        found = crc_of_range(shard, start, min(start + shard.chunk_nbytes, payload.end))
+        require(found == expected, "chunk-checksum", "PAY-1", f"chunk {index}")
+    storages = [
+        (payload.offset + s["offset"], payload.offset + s["offset"] + s["nbytes"])
+        for s in shard.manifest["storages"]
+    ]
+    check_gaps(shard, payload.offset, payload.end, storages)
+    sections = [(section.offset, section.end) for section in in_file_order(shard)]
+    check_gaps(shard, 4096, shard.size, sections)
+    for section in shard.sections:
+        if section.kind not in (MANIFEST, DIGESTS, PAYLOAD):
+            found = crc_of_range(shard, section.offset, section.end)
+            require(found == section.crc, "section-checksum", "SEC-13", f"type {section.kind}")
+
+
+def crc_of_range(shard: Shard, start: int, end: int) -> int:
+    crc = 0
+    for piece in shard.pieces(start, end):
+        crc = crc32c(piece, crc)
+    return crc
+
+
+def check_gaps(shard: Shard, at: int, end: int, used: list[tuple[int, int]]) -> None:
+    for start, stop in [*used, (end, end)]:
+        for piece in shard.pieces(at, start):
+            require(not piece.strip(b"\0"), "nonzero-padding", "PAY-3", f"after byte {at}")
+        at = max(at, stop)
+
+
+def open_shard(file: IO[bytes], size: int, check: Callable[[Shard], None] | None = None) -> Shard:
+    """Open a shard (phases 1 to 6); `check` is called after its superblock."""
+    shard = Shard(file, size)
+    read_superblock(shard)
+    if check:
+        check(shard)
+    text = checked_section(shard, MANIFEST, "manifest-checksum", "SEC-11")
+    table = checked_section(shard, DIGESTS, "digests-checksum", "SEC-12")
+    shard.digests = tuple(value for (value,) in struct.iter_unpack("<I", table))
+    shard.manifest = parse_json(text)
+    check_manifest(shard.manifest, shard.section(PAYLOAD).nbytes)
+    return shard
+
+
+# 12. Several ranks
+
+
+def open_set(folder: str) -> list[Shard]:
+    index = read_index(os.path.join(folder, "snapshot.json"))
+    count = len(index["ranks"])
+    for rank, entry in enumerate(index["ranks"]):
+        name = f"rank-{rank:05d}-of-{count:05d}.thaw"
+        require(entry["file"] == name, "set-file-name", "SET-4", entry["file"])
+    return [open_member(folder, index, rank) for rank in range(count)]
+
+
+def read_index(path: str) -> dict[str, Any]:
+    require(os.path.isfile(path), "set-missing-index", "SET-1", "no snapshot.json")
+    with open(path, "rb") as file:
+        data = file.read((1 << 24) + 1)
+    require(len(data) <= 1 << 24, "set-bad-index", "SET-2", "too large")
+    try:
+        index = parse_json(data)
+        for name, kind in (("major", int), ("minor", int), ("snapshot_id", str), ("ranks", list)):
+            member(index, name, kind)
+        require(1 <= len(index["ranks"]) <= 99999, "", "", "the number of ranks")
+        hexadecimal(index["snapshot_id"], 32)
+        for entry in index["ranks"]:
+            require(type(entry) is dict, "", "", "an element of ranks")
+            member(entry, "file", str)
+            member(entry, "nbytes", int)
+            hexadecimal(member(entry, "root_digest", str), 8)
+    except Error as error:
+        raise Error("set-bad-index", "SET-2", error.message) from None
+    require(index["major"] == 1, "set-version", "SET-3", f"version {index['major']}")
+    return index
+
+
+def hexadecimal(text: str, digits: int) -> None:
+    require(re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None, "", "", text[:50])
+
+
+def open_member(folder: str, index: dict[str, Any], rank: int) -> Shard:
+    entry, count = index["ranks"][rank], len(index["ranks"])
+    path = os.path.join(folder, entry["file"])
+    require(os.path.isfile(path), "set-missing-rank", "SET-5", entry["file"])
+    size = os.path.getsize(path)
+    require(size == entry["nbytes"], "set-size", "SET-6", entry["file"])
+
+    def check(shard: Shard) -> None:
+        found = f"{shard.root_digest:08x}"
+        require(found == entry["root_digest"], "set-root-digest", "SET-7", entry["file"])
+        same = shard.snapshot_id.hex() == index["snapshot_id"]
+        require(same, "set-snapshot-id", "SET-8", entry["file"])
+
+    file = open(path, "rb")  # noqa: SIM115
+    shard = open_shard(file, size, check)
+    place = shard.manifest["shard"]
+    right = (place["rank"], place["size"]) == (rank, count)
+    require(right, "set-rank", "SET-9", entry["file"])
+    return shard
+
+
+def open_path(path: str) -> list[Shard]:
+    """Open a file or folder."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        return open_set(path)
+    if not stat.S_ISREG(mode):
+        raise Error("io", None, f"{path} is no file")
+    return [open_shard(open(path, "rb"), os.path.getsize(path))]
+
+
+# 13. Compliance: the tensor table
+
+
+def table(shards: list[Shard]) -> list[dict[str, Any]]:
+    rows = []
+    for shard in shards:
+        tensors = shard.manifest["tensors"]
+        total = sum(nbytes_of(tensor) for tensor in tensors.values())
+        require(total <= 1024 * shard.size + (16 << 20), "limit", "CON-3", f"{total} bytes")
+        rank = shard.manifest["shard"]["rank"]
+        for name in sorted(tensors):
+            known = ("dtype", "shape", "stride", "storage", "offset")
+            row = {"rank": rank, "name": name} | {key: tensors[name][key] for key in known}
+            rows.append(row | {"sha256": sha256_of(shard, tensors[name])})
+    return rows
+
+
+def sha256_of(shard: Shard, tensor: dict[str, Any]) -> str:
+    digest, width = hashlib.sha256(), SIZES[tensor["dtype"]]
+    start = shard.section(PAYLOAD).offset + tensor["offset"]
+    start += shard.manifest["storages"][tensor["storage"]]["offset"]
+    if nbytes_of(tensor):
+        for offset, run in runs(tensor["shape"], tensor["stride"]):
+            for piece in shard.pieces(start + offset * width, start + (offset + run) * width):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def runs(shape: list[int], stride: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield (offset, count) of contiguous elements in index order, the last index fastest."""
+    shape, stride, run = list(shape), list(stride), 1
+    while shape and (stride[-1] == run or shape[-1] == 1):
+        run *= shape.pop()
+        stride.pop()
+    index, offset = [0] * len(shape), 0
+    while True:
+        yield offset, run
+        axis = len(shape) - 1
+        while axis >= 0 and index[axis] == shape[axis] - 1:
+            offset -= index[axis] * stride[axis]
+            index[axis] = 0
+            axis -= 1
+        if axis < 0:
+            return
+        index[axis] += 1
+        offset += stride[axis]
+
+
+def main(path: str) -> int:
+    try:
+        shards = open_path(path)
+        for shard in shards:
+            verify_payload(shard)
+        print(json.dumps({"tensors": table(shards)}))
+        return 0
+    except Error as error:
+        found = {"code": error.code, "rule": error.rule, "message": error.message}
+    except OSError as error:
+        found = {"code": "io", "rule": None, "message": str(error)}
+    print(json.dumps(found), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: reader.py PATH")
+    sys.exit(main(sys.argv[1]))
