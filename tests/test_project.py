@@ -196,3 +196,9 @@ def test_the_supported_pythons_are_said_alike_everywhere() -> None:
     pair = re.search(r"^OLDEST, NEWEST = \((3), (\d+)\), \((3), (\d+)\)$", script, re.MULTILINE)
     assert pair
     assert [f"{pair[1]}.{pair[2]}", f"{pair[3]}.{pair[4]}"] == [oldest, newest]
+
+
+def test_the_benchmark_page_is_made_from_the_raw_results() -> None:
+    command = [sys.executable, ROOT / "benchmarks" / "make_pages.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
