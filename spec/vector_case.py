@@ -22,6 +22,7 @@ from vector_builder import (
 
 Folder: TypeAlias = dict[str, File | bytes]
 Content: TypeAlias = File | Folder | bytes
+Variants: TypeAlias = Mapping[str, tuple[str, Content]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ def valid(name: str, rules: str, description: str, content: Content) -> Case:
     return Case(name=name, description=description, rules=tuple(rules.split()), content=content)
 
 
-def invalid(rules: str, code: str, variants: Mapping[str, tuple[str, Content]]) -> list[Case]:
+def invalid(rules: str, code: str, variants: Variants) -> list[Case]:
     """Make the cases that a reader has to reject with a code, named after it; its rule is first."""
     return [
         Case(

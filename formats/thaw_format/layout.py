@@ -82,10 +82,18 @@ def byte_view(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
 
 
 def tensor_view(memory: torch.Tensor, spec: TensorSpec, start: int) -> torch.Tensor:
-    """View 1-D uint8 memory, from byte `start`, as the tensor that a spec describes."""
+    """View 1-D uint8 memory, from byte `start`, as the tensor that a spec describes.
+
+    Raises:
+        TypeError: torch cannot hold the shape.
+    """
     empty = torch.empty(0, dtype=spec.dtype, device=memory.device)
     first = (memory.storage_offset() + start) // spec.dtype.itemsize
-    return empty.set_(memory.untyped_storage(), first, spec.shape, spec.stride)
+    try:
+        return empty.set_(memory.untyped_storage(), first, spec.shape, spec.stride)
+    except RuntimeError as error:
+        # The format allows empty tensors with sizes whose product torch cannot hold.
+        raise TypeError(f"torch has no tensor of shape {list(spec.shape)}: {error}") from None
 
 
 def extent_nbytes(tensor: torch.Tensor) -> int:

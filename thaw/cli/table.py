@@ -60,7 +60,7 @@ def _row(snapshot: Snapshot, name: str, sha256: bool) -> dict[str, Any]:
 def _elements(snapshot: Snapshot, spec: TensorSpec) -> Iterator[bytes]:
     storage = snapshot.storages[spec.storage]
     start, end = storage.offset + spec.offset, storage.offset + spec.offset + spec.extent
-    if torch.empty(spec.shape, device="meta").stride() == spec.stride:
+    if spec.nbytes == spec.extent and _in_order(spec):
         for at in range(start, end, _PIECE_NBYTES):
             yield _read(snapshot, storage.source, at, min(_PIECE_NBYTES, end - at))
     elif spec.nbytes:
@@ -68,6 +68,16 @@ def _elements(snapshot: Snapshot, spec: TensorSpec) -> Iterator[bytes]:
         snapshot.sources[storage.source].read_into(start, [host_buffer(memory)])
         elements = bytes_of(tensor_view(memory, spec, 0))
         yield bytes(host_buffer(elements))
+
+
+def _in_order(spec: TensorSpec) -> bool:
+    """Say whether the elements stand in the file in index order, without gaps."""
+    count = 1
+    for size, step in zip(reversed(spec.shape), reversed(spec.stride), strict=True):
+        if size > 1 and step != count:
+            return False
+        count *= size
+    return True
 
 
 def _read(snapshot: Snapshot, source: int, offset: int, nbytes: int) -> bytes:

@@ -1,0 +1,112 @@
+"""Make the test vectors of the `.thaw` format, or check that the committed ones are those."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cases_json
+import cases_members
+import cases_payload
+import cases_sections
+import cases_sets
+import cases_superblock
+import cases_tensors
+import cases_valid
+from vector_builder import Object
+from vector_case import Case
+
+VECTORS = Path(__file__).resolve().parent / "vectors"
+KINDS = ("valid", "invalid")
+MAX_NBYTES = 65535
+CASES: list[Case] = [
+    each
+    for module in (
+        cases_valid,
+        cases_tensors,
+        cases_superblock,
+        cases_sections,
+        cases_json,
+        cases_members,
+        cases_payload,
+        cases_sets,
+    )
+    for each in module.CASES
+]
+
+
+def main() -> int:
+    """Write the vectors, or with --check compare them, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare and write nothing")
+    made = make(CASES)
+    if not parser.parse_args().check:
+        write(made)
+        print(f"{len(CASES)} vectors, {sum(map(len, made.values()))} bytes")
+        return 0
+    found = differences(made)
+    print("\n".join(found) or f"{len(CASES)} vectors are as made")
+    return 1 if found else 0
+
+
+def make(cases: Iterable[Case]) -> dict[str, bytes]:
+    """Return the bytes of every file, by path below the folder of the vectors."""
+    made: dict[str, bytes] = {}
+    for path, data in (each for case in cases for each in _files(case)):
+        if path in made:
+            raise ValueError(f"two vectors are called {path}")
+        if len(data) > MAX_NBYTES:
+            raise ValueError(f"{path} has {len(data)} bytes, at most {MAX_NBYTES} are allowed")
+        made[path] = data
+    return made
+
+
+def _files(case: Case) -> Iterator[tuple[str, bytes]]:
+    yield from case.files().items()
+    kind = "invalid" if case.code else "valid"
+    yield f"{kind}/{case.name}.json", serialize(case.expected()).encode()
+
+
+def serialize(expected: Object) -> str:
+    """Write what is expected as JSON with one member, and one tensor, a line."""
+    lines = [f'  "{key}": {_value(expected[key])}' for key in sorted(expected)]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        rows = ",\n".join(f"    {json.dumps(row, sort_keys=True)}" for row in value)
+        return f"[\n{rows}\n  ]"
+    return json.dumps(value, sort_keys=True)
+
+
+def write(made: dict[str, bytes]) -> None:
+    """Replace the vectors."""
+    for kind in KINDS:
+        shutil.rmtree(VECTORS / kind, ignore_errors=True)
+    for path, data in made.items():
+        (VECTORS / path).parent.mkdir(parents=True, exist_ok=True)
+        (VECTORS / path).write_bytes(data)
+
+
+def differences(made: dict[str, bytes]) -> list[str]:
+    """List what is missing, what is too many and what has other bytes."""
+    found = {
+        path.relative_to(VECTORS).as_posix(): path
+        for kind in KINDS
+        for path in (VECTORS / kind).rglob("*")
+        if path.is_file()
+    }
+    missing = [f"missing: {path}" for path in sorted(made.keys() - found.keys())]
+    extra = [f"extra: {path}" for path in sorted(found.keys() - made.keys())]
+    both = sorted(made.keys() & found.keys())
+    changed = [f"changed: {path}" for path in both if found[path].read_bytes() != made[path]]
+    return missing + extra + changed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
