@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 from vector_builder import (
     EXTENSION,
@@ -33,10 +34,8 @@ MANIFEST_END = 4096 + len(text(PLAIN))
 DIGESTS = digest_table(CHUNKED, 4096)
 
 
-def _chunked(payload: bytes = CHUNKED, **file: object) -> File:
-    return File(
-        **{"manifest": MANIFEST, "payload": payload, "offsets": {"payload": START}, **file}  # type: ignore[arg-type]
-    )
+def _chunked(payload: bytes = CHUNKED, **file: Any) -> File:
+    return File(manifest=MANIFEST, payload=payload, offsets={"payload": START}, **file)
 
 
 def _poked(at: int) -> File:

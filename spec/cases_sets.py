@@ -27,7 +27,7 @@ SET = ranks(rank_shard(0), rank_shard(1))
 SAID: Object = json.loads(build(SET[INDEX]))
 
 
-def _indexed(index: Object | bytes, **files: File | bytes | None) -> Folder:
+def _indexed(index: Object | bytes) -> Folder:
     data = index if isinstance(index, bytes) else text(index)
     return SET | {INDEX: data}
 
@@ -78,10 +78,6 @@ MISSING_INDEX: Variants = {
     "temporary": (
         "an index under another name",
         {("snapshot.json.tmp" if name == INDEX else name): data for name, data in SET.items()},
-    ),
-    "case": (
-        "an index in upper case",
-        {("SNAPSHOT.JSON" if name == INDEX else name): data for name, data in SET.items()},
     ),
 }
 
