@@ -27,6 +27,8 @@ MAY_IMPORT = {
 GPU_LIBRARIES = {"cupy", "kvikio", "vllm"}
 CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 MAX_LINES = 450
+# One file on purpose: it is read from top to bottom beside the specification.
+LONGER = {"spec/reader.py": 600}
 
 
 class Import(NamedTuple):
@@ -181,7 +183,8 @@ def test_importing_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", python_files(ROOT), ids=relative)
 def test_files_are_small_and_clean(path: Path) -> None:
     lines = path.read_text().split("\n")
-    assert len(lines) - 1 <= MAX_LINES
+    limit = LONGER.get(path.relative_to(ROOT).as_posix(), MAX_LINES)
+    assert len(lines) - 1 <= limit
     assert [number for number, line in enumerate(lines, 1) if line != line.rstrip()] == []
     assert lines[-1] == ""
 
