@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from thaw_format import Snapshot, Storage, TensorSpec, byte_view, layout_tensors, tensor_view
+from thaw_format import (
+    Layout,
+    Snapshot,
+    Storage,
+    TensorSpec,
+    byte_view,
+    layout_tensors,
+    tensor_view,
+)
 
 from .arena import allocate
 from .backend import Extent, ReadPlan
@@ -19,8 +27,9 @@ _MAX_GAP_NBYTES = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copy:
-    """A tensor that was read beside its target, because their strides differ."""
+    """A tensor that is read beside its target, where the bytes do not lie as in the file."""
 
+    name: str
     source: torch.Tensor
     target: torch.Tensor
 
@@ -34,12 +43,14 @@ class RestorePlan:
         reads: a plan for each source and device.
         tensors: what is handed out, by name.
         copies: to be made after the reads.
+        twins: tensors that are tied in the target but stored apart, to be compared at the end.
     """
 
     nbytes: int
     reads: tuple[tuple[int, torch.device, ReadPlan], ...]
     tensors: Mapping[str, torch.Tensor]
     copies: tuple[Copy, ...] = ()
+    twins: tuple[Copy, ...] = ()
 
 
 def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:
@@ -126,28 +137,42 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     """
     layout = layout_tensors(targets)
     clusters = _clusters(snapshot, targets)
-    _check_aliasing(clusters, layout.tensors)
+    twins = _check_aliasing(clusters, layout.tensors)
     extents: list[tuple[int, Extent]] = []
     copies: list[Copy] = []
+    compared: list[Copy] = []
     for cluster in clusters:
-        if cluster.nbytes == 0:
-            continue
-        first = cluster.names[0]
-        if _fits(cluster, snapshot, layout.tensors):
-            into = layout.tensors[first]
-            delta = into.offset - snapshot.tensors[first].offset
-            memory = layout.memory[into.storage][
-                cluster.start + delta : cluster.start + delta + cluster.nbytes
-            ]
+        fits = _fits(cluster, snapshot, layout.tensors)
+        if cluster in twins or not fits:
+            memory, staged = _stage(cluster, snapshot, targets)
+            (compared if cluster in twins else copies).extend(staged)
         else:
-            memory = allocate(cluster.nbytes, targets[first].device)
-            for name in cluster.names:
-                spec = snapshot.tensors[name]
-                staged = tensor_view(memory, spec, spec.offset - cluster.start)
-                copies.append(Copy(staged, targets[name]))
+            memory = _in_place(cluster, snapshot, layout)
         extents.append((cluster.source, Extent(cluster.offset, memory)))
     nbytes = sum(cluster.nbytes for cluster in clusters)
-    return RestorePlan(nbytes, _reads(snapshot, extents), targets, tuple(copies))
+    reads = _reads(snapshot, extents)
+    return RestorePlan(nbytes, reads, targets, tuple(copies), tuple(compared))
+
+
+def _in_place(cluster: _Cluster, snapshot: Snapshot, layout: Layout) -> torch.Tensor:
+    first = cluster.names[0]
+    into = layout.tensors[first]
+    start = cluster.start + into.offset - snapshot.tensors[first].offset
+    return layout.memory[into.storage][start : start + cluster.nbytes]
+
+
+def _stage(
+    cluster: _Cluster, snapshot: Snapshot, targets: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, list[Copy]]:
+    """Allocate memory for a cluster, so aligned that its tensors can be viewed there."""
+    lead = cluster.start % _ALIGNMENT
+    whole = allocate(lead + cluster.nbytes, targets[cluster.names[0]].device)
+    staged = []
+    for name in cluster.names:
+        spec = snapshot.tensors[name]
+        view = tensor_view(whole, spec, lead + spec.offset - cluster.start)
+        staged.append(Copy(name, view, targets[name]))
+    return whole[lead:], staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +194,12 @@ def _clusters(snapshot: Snapshot, names: Mapping[str, object]) -> list[_Cluster]
     return [
         cluster
         for index, found in spans.items()
-        for cluster in _split(snapshot.storages[index], sorted(found), snapshot)
+        for cluster in _split(snapshot.storages[index], sorted(found))
+        if cluster.nbytes
     ]
 
 
-def _split(
-    storage: Storage, spans: list[tuple[int, int, str]], snapshot: Snapshot
-) -> list[_Cluster]:
+def _split(storage: Storage, spans: list[tuple[int, int, str]]) -> list[_Cluster]:
     groups: list[tuple[int, int, list[str]]] = []
     for start, end, name in spans:
         if groups and start < groups[-1][1]:
@@ -183,34 +207,34 @@ def _split(
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]), groups[-1][2])
         else:
             groups.append((start, end, [name]))
-    clusters = []
-    for start, end, group in groups:
-        # Views of several dtypes need memory that begins where the widest is aligned.
-        widest = max(snapshot.tensors[name].dtype.itemsize for name in group)
-        start = start // widest * widest
-        clusters.append(
-            _Cluster(storage.source, storage.offset + start, start, end - start, tuple(group))
-        )
-    return clusters
+    return [
+        _Cluster(storage.source, storage.offset + start, start, end - start, tuple(group))
+        for start, end, group in groups
+    ]
 
 
-def _check_aliasing(clusters: Sequence[_Cluster], targets: Mapping[str, TensorSpec]) -> None:
-    owner: dict[int, int] = {}
+def _check_aliasing(
+    clusters: Sequence[_Cluster], targets: Mapping[str, TensorSpec]
+) -> set[_Cluster]:
+    """Return the clusters whose targets are tied to those of an earlier one."""
+    owner: dict[int, _Cluster] = {}
+    twins: set[_Cluster] = set()
     differences = []
-    for number, cluster in enumerate(clusters):
-        if not cluster.nbytes:
-            continue
+    for cluster in clusters:
         storages = {targets[name].storage for name in cluster.names}
         if len(storages) > 1:
             differences.append(f"{_listed(cluster.names)} share memory in the snapshot alone")
         for storage in storages:
-            if owner.setdefault(storage, number) != number:
-                others = clusters[owner[storage]].names
-                differences.append(
-                    f"{_listed((others[0], cluster.names[0]))} share memory in the target alone"
-                )
+            before = owner.setdefault(storage, cluster)
+            if before is cluster:
+                continue
+            names = (*before.names, *cluster.names)
+            twins.add(cluster)
+            if len({targets[name].layout for name in names}) > 1:
+                differences.append(f"{_listed(names)} overlap in the target alone")
     if differences:
         raise MismatchError.of("tied tensors differ", differences)
+    return twins
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -254,6 +278,19 @@ def _distinct(spec: TensorSpec) -> bool:
             return False
         reach = step * (size - 1) + reach
     return True
+
+
+def check_twin(twin: Copy) -> None:
+    """Check that a tensor which is tied in the target was stored with the bytes of its twin.
+
+    Raises:
+        MismatchError: it was not; the target holds the bytes of the other.
+    """
+    if not torch.equal(_as_integers(twin.source), _as_integers(twin.target)):
+        raise MismatchError(
+            f"{twin.name!r} is tied to another tensor in the target, but the file has other bytes "
+            "for it; the target holds those of the other"
+        )
 
 
 def copy_exactly(copy: Copy) -> None:

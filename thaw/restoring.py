@@ -14,7 +14,7 @@ from torch import nn
 from .backend import Backend, Progress
 from .census import take_census
 from .matching import Match, match, select_names
-from .planning import RestorePlan, copy_exactly, plan_arena, plan_into
+from .planning import RestorePlan, check_twin, copy_exactly, plan_arena, plan_into
 from .reports import Restored, RestoreReport
 from .selection import open_snapshot, select_backend
 
@@ -82,6 +82,8 @@ def _restore(
     report = execute(snapshot, plan, backend, progress)
     for copy in plan.copies:
         copy_exactly(copy)
+    for twin in plan.twins:
+        check_twin(twin)
     elapsed_s = time.perf_counter() - began
     report = replace(report, elapsed_s=elapsed_s, staged=len(plan.copies), kept=fit.kept)
     return Restored(plan.tensors, report)

@@ -172,9 +172,34 @@ def test_tied_on_one_side_alone_is_an_error(tmp_path: Path) -> None:
     one = torch.zeros(4)
     with pytest.raises(thaw.MismatchError, match="in the snapshot alone"):
         thaw.restore(tmp_path / "tied.thaw", into={"a": one, "b": torch.zeros(4)})
-    with pytest.raises(thaw.MismatchError, match="in the target alone"):
-        thaw.restore(tmp_path / "apart.thaw", into={"a": one, "b": one})
+    two = torch.zeros(6)
+    thaw.freeze({"a": two[:4].clone(), "b": two[2:].clone()}, tmp_path / "views.thaw")
+    with pytest.raises(thaw.MismatchError, match="overlap in the target alone"):
+        thaw.restore(tmp_path / "views.thaw", into={"a": two[:4], "b": two[2:]})
     assert not one.any()
+
+
+def test_tied_in_the_target_and_stored_twice(tmp_path: Path) -> None:
+    w = torch.randn(4, 3)
+    one = torch.zeros(4, 3)
+    thaw.freeze({"a": w, "b": w.clone()}, tmp_path / "same.thaw")
+    thaw.restore(tmp_path / "same.thaw", into={"a": one, "b": one})
+    assert torch.equal(one, w)
+    thaw.freeze({"a": w, "b": w + 1}, tmp_path / "other.thaw")
+    with pytest.raises(thaw.MismatchError, match="'b' is tied to another tensor"):
+        thaw.restore(tmp_path / "other.thaw", into={"a": one, "b": one})
+
+
+def test_views_of_several_dtypes_at_odd_places(tmp_path: Path) -> None:
+    data = torch.arange(64, dtype=torch.uint8)
+    views = {"x": data[:5], "y": data[6:20], "z": data[8:16].view(torch.int64)}
+    thaw.freeze(views, tmp_path / "x.thaw")
+    other = torch.zeros(64, dtype=torch.uint8)
+    into = {"x": other[:5], "y": other[6:20], "z": other[8:16].view(torch.int64)}
+    thaw.restore(tmp_path / "x.thaw", into=into)
+    assert {n: t.tolist() for n, t in into.items()} == {n: t.tolist() for n, t in views.items()}
+    assert not other[5]
+    assert not other[20:].any()
 
 
 def test_meta_and_sparse_targets_are_errors(frozen: tuple[Net, Path]) -> None:

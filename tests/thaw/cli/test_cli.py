@@ -50,8 +50,11 @@ def test_there_and_back(checkpoint: Path, tmp_path: Path) -> None:
     assert run("diff", checkpoint, tmp_path / "m.thaw").exit_code == 0
 
 
-def test_inspect_shows_what_a_person_looks_for(snapshot: Path) -> None:
-    shown = run("inspect", snapshot).stdout
+def test_inspect_shows_what_a_person_looks_for(
+    snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(snapshot.parent)
+    shown = run("inspect", snapshot.name).stdout
     for word in ("m.thaw", "weights", "CRC32C", "float32", "embed = head", "scalar", "100.0%"):
         assert word in shown
     assert max(map(len, shown.splitlines())) <= 80
