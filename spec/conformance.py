@@ -24,7 +24,10 @@ VECTORS = Path(__file__).with_name("vectors")
 
 def check(command: list[str], vector: Path, timeout_s: float) -> str | None:
     """Run the command on a vector; return what is wrong, or None."""
-    expected = json.loads(vector.with_suffix(".json").read_text(encoding="utf-8"))
+    try:
+        expected = json.loads(vector.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"what is expected of it cannot be read: {error}"
     try:
         done = subprocess.run(
             [*command, str(vector)], capture_output=True, timeout=timeout_s, check=False

@@ -16,7 +16,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 # 1. Words
 
@@ -97,6 +97,7 @@ class Shard:
 
     file: IO[bytes]
     size: int
+    path: str = ""
     chunk_nbytes: int = 0
     snapshot_id: bytes = b""
     root_digest: int = 0
@@ -105,6 +106,8 @@ class Shard:
     digests: tuple[int, ...] = ()
 
     def read(self, offset: int, nbytes: int) -> bytes:
+        if self.file.closed:
+            self.file = open(self.path, "rb")  # noqa: SIM115
         self.file.seek(offset)
         data = self.file.read(nbytes)
         require(len(data) == nbytes, "truncated-file", "SB-10", "the file ended while it was read")
@@ -455,8 +458,7 @@ def open_member(folder: str, index: dict[str, Any], rank: int) -> Shard:
         same = shard.snapshot_id.hex() == index["snapshot_id"]
         require(same, "set-snapshot-id", "SET-8", entry["file"])
 
-    file = open(path, "rb")  # noqa: SIM115
-    shard = open_shard(file, size, check)
+    shard = open_file(path, size, check)
     place = shard.manifest["shard"]
     right = (place["rank"], place["size"]) == (rank, count)
     require(right, "set-rank", "SET-9", entry["file"])
@@ -470,7 +472,15 @@ def open_path(path: str) -> list[Shard]:
         return open_set(path)
     if not stat.S_ISREG(mode):
         raise Error("io", None, f"{path} is no file")
-    return [open_shard(open(path, "rb"), os.path.getsize(path))]
+    return [open_file(path, os.path.getsize(path))]
+
+
+def open_file(path: str, size: int, check: Callable[[Shard], None] | None = None) -> Shard:
+    """Open a shard; its file is closed until more of it is read, since a set may have many."""
+    with open(path, "rb") as file:
+        shard = open_shard(file, size, check)
+    shard.path = path
+    return shard
 
 
 # 13. Compliance: the tensor table
@@ -487,38 +497,55 @@ def table(shards: list[Shard]) -> list[dict[str, Any]]:
             known = ("dtype", "shape", "stride", "storage", "offset")
             row = {"rank": rank, "name": name} | {key: tensors[name][key] for key in known}
             rows.append(row | {"sha256": sha256_of(shard, tensors[name])})
+        shard.file.close()
     return rows
 
 
 def sha256_of(shard: Shard, tensor: dict[str, Any]) -> str:
-    digest, width = hashlib.sha256(), SIZES[tensor["dtype"]]
+    digest = hashlib.sha256()
     start = shard.section(PAYLOAD).offset + tensor["offset"]
     start += shard.manifest["storages"][tensor["storage"]]["offset"]
-    if nbytes_of(tensor):
-        for offset, run in runs(tensor["shape"], tensor["stride"]):
-            for piece in shard.pieces(start + offset * width, start + (offset + run) * width):
-                digest.update(piece)
+    end = start + extent_of(tensor)
+    if in_order(tensor):
+        for piece in shard.pieces(start, end):
+            digest.update(piece)
+    elif nbytes_of(tensor):
+        digest.update(elements(shard.read(start, end - start), tensor))
     return digest.hexdigest()
 
 
-def runs(shape: list[int], stride: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield (offset, count) of contiguous elements in index order, the last index fastest."""
-    shape, stride, run = list(shape), list(stride), 1
-    while shape and (stride[-1] == run or shape[-1] == 1):
-        run *= shape.pop()
-        stride.pop()
-    index, offset = [0] * len(shape), 0
-    while True:
-        yield offset, run
-        axis = len(shape) - 1
-        while axis >= 0 and index[axis] == shape[axis] - 1:
-            offset -= index[axis] * stride[axis]
-            index[axis] = 0
-            axis -= 1
-        if axis < 0:
-            return
-        index[axis] += 1
-        offset += stride[axis]
+def in_order(tensor: dict[str, Any]) -> bool:
+    """Say whether the elements stand in the file in index order, without gaps."""
+    count = 1
+    for size, step in zip(reversed(tensor["shape"]), reversed(tensor["stride"]), strict=True):
+        if size > 1 and step != count:
+            return False
+        count *= size
+    return True
+
+
+WORDS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def elements(extent: bytes, tensor: dict[str, Any]) -> bytes:
+    """Return the elements in index order, the last index running fastest."""
+    width = min(SIZES[tensor["dtype"]], 8)
+    words = SIZES[tensor["dtype"]] // width
+    view = memoryview(extent).cast(WORDS[width])
+    steps = zip(tensor["shape"], tensor["stride"], strict=True)
+    dimensions = [(size, step * words) for size, step in steps if size > 1]
+    return gather(view, [*dimensions, (words, 1)], 0)
+
+
+def gather(view: memoryview[int], dimensions: list[tuple[int, int]], start: int) -> bytes:
+    (size, step), rest = dimensions[0], dimensions[1:]
+    if size == 1 and rest:
+        return gather(view, rest, start)
+    if step == 0:
+        return gather(view, rest, start) * size
+    if rest in ([], [(1, 1)]):
+        return view[start : start + (size - 1) * step + 1 : step].tobytes()
+    return b"".join(gather(view, rest, start + index * step) for index in range(size))
 
 
 def main(path: str) -> int:
@@ -526,6 +553,7 @@ def main(path: str) -> int:
         shards = open_path(path)
         for shard in shards:
             verify_payload(shard)
+            shard.file.close()
         print(json.dumps({"tensors": table(shards)}))
         return 0
     except Error as error:
