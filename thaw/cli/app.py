@@ -1,192 +1,111 @@
-"""The commands, their options and exit codes."""
+"""The command as a whole: which commands there are, and how each ends."""
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Any, NoReturn
 
-import torch
 import typer
+from typer.core import TyperGroup
 
-import thaw
+from .commands import COMMANDS
+from .errors import INTERRUPTION, StoppedError, describe, report
+from .exits import CLOSED, EXIT_CODES, OK, USAGE
 
-from . import render
-from .failures import guarded
-from .output import emit, progress_bar
-from .table import describe, tensor_table
 
-EPILOG = (
-    "Exit codes: 0 done; 1 invalid or mismatched data, or an I/O error; 2 wrong usage; "
-    "3 backend unavailable."
-)
+class CommandGroup(TyperGroup):
+    """Ends every command with one line at most on standard error, and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise StoppedError(CLOSED) from None
+        except KeyboardInterrupt as error:
+            # typer would end without a word.
+            raise StoppedError(INTERRUPTION.status) from error
+        return result
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run with these arguments, or those of the process, and exit."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        extra["standalone_mode"] = False
+        sys.exit(self._status(arguments, prog_name, extra))
+
+    def _status(self, arguments: list[str], prog_name: str | None, extra: dict[str, Any]) -> int:
+        as_json = "--json" in arguments
+        try:
+            result = super().main(args=arguments, prog_name=prog_name, **extra)
+            return result if isinstance(result, int) else OK
+        except StoppedError as stopped:
+            if stopped.status == CLOSED:
+                _discard(sys.stdout)
+            else:
+                report(INTERRUPTION, as_json=as_json)
+            return stopped.status
+        except Exception as error:
+            failure = describe(error)
+            if failure is None:
+                raise
+            _discard_unwritten(sys.stdout)
+            report(failure, as_json=as_json)
+            return failure.status
+
+
 app = typer.Typer(
     name="thaw",
-    help="Freeze the exact bytes of model state to a file, and restore them bit-identical.",
-    epilog=EPILOG,
-    no_args_is_help=True,
+    cls=CommandGroup,
+    epilog="Exit codes: "
+    + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    + ".",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Backend = Annotated[str, typer.Option(help="The backend that moves the bytes, or auto.")]
-Names = Annotated[
-    list[str] | None, typer.Option("--names", help="Only tensors with names like this pattern.")
-]
-Rank = Annotated[int | None, typer.Option(help="Which rank, where there are several.")]
+for each in COMMANDS:
+    app.command()(each)
 
 
-@app.command(epilog=EPILOG)
-def freeze(
-    source: Annotated[Path, typer.Argument(help="A .safetensors file, or a folder of them.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .thaw file to write.")],
-    backend: Backend = "auto",
-    names: Names = None,
-    as_json: Json = False,
-) -> None:
-    """Freeze a checkpoint to a .thaw file; a file of that name is replaced when it is whole."""
-    _convert(source, output, "thaw", backend, names, None, as_json)
-
-
-@app.command(epilog=EPILOG)
-def restore(
-    path: Annotated[Path, typer.Argument(help="A snapshot.")],
-    to: Annotated[Path, typer.Option("--to", help="A folder, or a .safetensors file, to write.")],
-    format: Annotated[str, typer.Option(help="The format to write.")] = "safetensors",
-    backend: Backend = "auto",
-    names: Names = None,
-    rank: Rank = None,
-    as_json: Json = False,
-) -> None:
-    """Restore a snapshot to a checkpoint of another format."""
-    _convert(path, to, format, backend, names, rank, as_json)
-
-
-@app.command(epilog=EPILOG)
-def convert(
-    source: Annotated[Path, typer.Argument(help="A snapshot or checkpoint.")],
-    destination: Annotated[Path, typer.Argument(help="What to write.")],
-    format: Annotated[
-        str | None, typer.Option(help="Its format; by its suffix if not given.")
-    ] = None,
-    backend: Backend = "auto",
-    names: Names = None,
-    rank: Rank = None,
-    as_json: Json = False,
-) -> None:
-    """Write a snapshot or checkpoint in another format."""
-    _convert(source, destination, format, backend, names, rank, as_json)
-
-
-def _convert(
-    source: Path,
-    destination: Path,
-    format: str | None,
-    backend: str,
-    names: list[str] | None,
-    rank: int | None,
-    as_json: bool,
-) -> None:
-    with guarded(as_json), progress_bar("moving", as_json) as progress:
-        report = thaw.convert(
-            source,
-            destination,
-            format=format,
-            backend=backend,
-            names=names,
-            rank=rank,
-            progress=progress,
-        )
-    emit(report, as_json, render.converted)
-
-
-@app.command(epilog=EPILOG)
-def inspect(
-    path: Annotated[Path, typer.Argument(help="A snapshot or checkpoint.")],
-    sha256: Annotated[
-        bool, typer.Option("--sha256", help="Verify everything, and digest each tensor.")
-    ] = False,
-    tensors: Annotated[
-        bool, typer.Option("--tensors", help="List every tensor, however many.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Show what a file holds, from its header alone unless --sha256 is given."""
-    with guarded(as_json):
-        snapshots = thaw.open_ranks(path)
-        if sha256:
-            with progress_bar("verifying", as_json) as progress:
-                thaw.verify(path, progress=progress)
-        rows = tensor_table(snapshots, sha256=sha256)
-        if as_json:
-            print(_dumps(describe(path, snapshots) | {"tensors": rows}))
-        else:
-            render.inspected(path, snapshots, rows, every=tensors)
-        for each in snapshots:
-            each.close()
-
-
-@app.command(epilog=EPILOG)
-def verify(
-    path: Annotated[Path, typer.Argument(help="A snapshot.")], as_json: Json = False
-) -> None:
-    """Check every byte of a snapshot against its digests."""
-    with guarded(as_json), progress_bar("verifying", as_json) as progress:
-        report = thaw.verify(path, progress=progress)
-    emit(report, as_json, render.verified)
-
-
-@app.command(epilog=EPILOG)
-def diff(
-    a: Annotated[Path, typer.Argument(help="One snapshot or checkpoint.")],
-    b: Annotated[Path, typer.Argument(help="Another.")],
-    backend: Backend = "auto",
-    rank: Rank = None,
-    as_json: Json = False,
-) -> None:
-    """Compare two snapshots tensor by tensor; exit 1 if they differ."""
-    with guarded(as_json), progress_bar("comparing", as_json) as progress:
-        found = thaw.diff(a, b, backend=backend, rank=rank, progress=progress)
-    emit(found, as_json, render.compared, identical=found.identical)
-    raise typer.Exit(0 if found.identical else 1)
-
-
-@app.command(epilog=EPILOG)
-def backends(as_json: Json = False) -> None:
-    """List the backends: what each could do here, and why not."""
-    emit(thaw.backends(), as_json, render.listed_backends)
-
-
-@app.command(epilog=EPILOG)
-def formats(as_json: Json = False) -> None:
-    """List the file formats that are known here."""
-    emit(thaw.formats(), as_json, render.listed_formats)
-
-
-@app.command(epilog=EPILOG)
-def version(as_json: Json = False) -> None:
-    """Print the versions of thaw, the format it writes, torch and Python."""
-    found = {
-        "thaw": thaw.__version__,
-        "format": "1.0",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    print(_dumps(found) if as_json else "\n".join(f"{k} {v}" for k, v in found.items()))
-
-
-def _dumps(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
+@app.callback(invoke_without_command=True)
+def thaw(context: typer.Context) -> None:
+    """Freeze the exact bytes of model state to a file, and restore them bit-identical."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(USAGE)
 
 
 def main() -> None:
     """Run the command line."""
+    _prepare_streams()
+    app()
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        else:
+            # A path that is no text, or a terminal of few characters, is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_unwritten(stream: IO[str]) -> None:
     try:
-        app()
-    except BrokenPipeError:
-        # The reader of standard output has gone; there is nobody to tell.
-        sys.stdout = None
-        sys.exit(0)
+        stream.flush()
+    except OSError:
+        _discard(stream)
+
+
+def _discard(stream: IO[str]) -> None:
+    """Let nothing more be written: Python would try again, and complain, as it ends."""
+    with suppress(OSError, ValueError):
+        target = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(target, stream.fileno())
+        os.close(target)

@@ -1,50 +1,51 @@
-"""Data on standard output, progress on standard error."""
+"""Results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
-import thaw
-
-_T = TypeVar("_T")
+Progress: TypeAlias = Callable[[int], None]
 
 
-def emit(value: _T, as_json: bool, show: Callable[[_T], None], **more: object) -> None:
-    """Print a result as JSON, or as people like it."""
-    if not as_json:
-        show(value)
-        return
-    if isinstance(value, tuple):
-        print(json.dumps([asdict(each) for each in value], default=_plain))
-        return
-    found: dict[str, Any] = asdict(value) | more  # type: ignore[call-overload]
-    if isinstance(value, thaw.VerifyReport | thaw.ConvertReport):
-        found["gbps"] = value.gbps
-    print(json.dumps(found, default=_plain))
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a command tells what it does and did."""
 
+    as_json: bool = False
+    quiet: bool = False
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(type(value).__name__)
+    @contextmanager
+    def progress(self, what: str, total: Callable[[], int | None]) -> Iterator[Progress | None]:
+        """Show bytes as they move, if standard error is a terminal; `total` is asked only then."""
+        if self.as_json or self.quiet or sys.stderr is None or not sys.stderr.isatty():
+            yield None
+            return
+        expected = total()
+        if expected == 0:
+            yield None
+            return
+        from .progress import progress_bar
 
+        with progress_bar(what, expected) as advance:
+            yield advance
 
-@contextmanager
-def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """Show bytes moved on standard error, if it is a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    columns = (SpinnerColumn(), TextColumn(what), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda nbytes: bar.advance(task, nbytes)
+    def emit(
+        self,
+        document: Mapping[str, object] | Sequence[Mapping[str, object]],
+        show: Callable[[Console], None],
+    ) -> None:
+        """Print a result as JSON, or as people like it."""
+        if self.as_json:
+            print(json.dumps(document))
+        elif not self.quiet:
+            from .drawing import standard_output
+
+            show(standard_output())

@@ -1,45 +1,79 @@
-"""The tensor table (specification, section 13.1)."""
+"""The tensor table (specification, section 13.1) and what stands beside it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from thaw_format import Snapshot, TensorSpec, dtype_name, format_error, tensor_view
+from thaw_format import (
+    Place,
+    ShardFile,
+    Snapshot,
+    TensorSpec,
+    dtype_name,
+    format_error,
+)
 from thaw_format.checksum import host_buffer
 
-from thaw.planning import bytes_of
+from .elements import element_pieces
+from .shapes import InspectJSON, PlaceJSON, RankJSON, TensorJSON
 
-_PIECE_NBYTES = 4 << 20
 _FREE_NBYTES = 16 << 20
 
 
-def tensor_table(snapshots: Sequence[Snapshot], *, sha256: bool) -> list[dict[str, Any]]:
-    """List the tensors of every rank, sorted by rank and name.
+def tensor_table(snapshots: Sequence[Snapshot]) -> list[TensorJSON]:
+    """List the tensors of every rank, sorted by rank, then by name."""
+    return [_row(each, name) for each in snapshots for name in sorted(each.tensors)]
+
+
+def add_sha256(
+    rows: Sequence[TensorJSON],
+    snapshots: Sequence[Snapshot],
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Add to each row of the table the SHA-256 of the tensor's elements in index order.
 
     Raises:
-        FormatError: `limit`, if the tensors' elements are far more than the file's bytes.
+        FormatError: `limit`, if the elements of a shard's tensors far outgrow its files (CON-3).
     """
-    if sha256:
-        _check_limit(snapshots)
-    return [
-        _row(snapshot, name, sha256) for snapshot in snapshots for name in sorted(snapshot.tensors)
-    ]
-
-
-def _check_limit(snapshots: Sequence[Snapshot]) -> None:
     for each in snapshots:
-        claimed = sum(spec.nbytes for spec in each.tensors.values())
-        if claimed > 1024 * each.file_nbytes + _FREE_NBYTES:
-            raise format_error("limit", f"tensors of {claimed} bytes in all", path=each.path)
+        _check_limit(each)
+    by_rank = {each.shard.rank: each for each in snapshots}
+    digests: dict[tuple[int, object], str] = {}
+    for row in rows:
+        snapshot = by_rank[row["rank"]]
+        spec = snapshot.tensors[row["name"]]
+        key = row["rank"], spec.layout
+        if key not in digests:
+            digests[key] = _sha256(snapshot, spec, progress)
+        row["sha256"] = digests[key]
 
 
-def _row(snapshot: Snapshot, name: str, sha256: bool) -> dict[str, Any]:
+def describe(path: Path, snapshots: Sequence[Snapshot], chunks_checked: int) -> InspectJSON:
+    """Describe a snapshot, with its tensor table."""
+    first = snapshots[0]
+    return {
+        "path": str(path),
+        "format": first.format,
+        "format_version": _version(first),
+        "kind": first.kind,
+        "snapshot_id": first.snapshot_id,
+        "producer": dict(first.producer),
+        "metadata": dict(first.metadata),
+        "nbytes": sum(each.nbytes for each in snapshots),
+        "file_nbytes": sum(each.file_nbytes for each in snapshots),
+        "storages": sum(len(each.storages) for each in snapshots),
+        "chunk_nbytes": _chunk_nbytes(first),
+        "chunks_checked": chunks_checked,
+        "ranks": [_rank(each) for each in snapshots],
+        "tensors": tensor_table(snapshots),
+    }
+
+
+def _row(snapshot: Snapshot, name: str) -> TensorJSON:
     spec = snapshot.tensors[name]
-    row: dict[str, Any] = {
+    return {
         "rank": snapshot.shard.rank,
         "name": name,
         "dtype": dtype_name(spec.dtype),
@@ -49,58 +83,54 @@ def _row(snapshot: Snapshot, name: str, sha256: bool) -> dict[str, Any]:
         "offset": spec.offset,
         "nbytes": spec.nbytes,
     }
-    if sha256:
-        digest = hashlib.sha256()
-        for piece in _elements(snapshot, spec):
-            digest.update(piece)
-        row["sha256"] = digest.hexdigest()
-    return row
 
 
-def _elements(snapshot: Snapshot, spec: TensorSpec) -> Iterator[bytes]:
-    storage = snapshot.storages[spec.storage]
-    start, end = storage.offset + spec.offset, storage.offset + spec.offset + spec.extent
-    if spec.nbytes == spec.extent and _in_order(spec):
-        for at in range(start, end, _PIECE_NBYTES):
-            yield _read(snapshot, storage.source, at, min(_PIECE_NBYTES, end - at))
-    elif spec.nbytes:
-        memory = torch.empty(end - start, dtype=torch.uint8)
-        snapshot.sources[storage.source].read_into(start, [host_buffer(memory)])
-        elements = bytes_of(tensor_view(memory, spec, 0))
-        yield bytes(host_buffer(elements))
+def _check_limit(snapshot: Snapshot) -> None:
+    claimed = sum(spec.nbytes for spec in snapshot.tensors.values())
+    if claimed > 1024 * snapshot.file_nbytes + _FREE_NBYTES:
+        raise format_error(
+            "limit",
+            f"its tensors have {claimed} bytes in all, far more than the file: too many to digest",
+            path=snapshot.path,
+        )
 
 
-def _in_order(spec: TensorSpec) -> bool:
-    """Say whether the elements stand in the file in index order, without gaps."""
-    count = 1
-    for size, step in zip(reversed(spec.shape), reversed(spec.stride), strict=True):
-        if size > 1 and step != count:
-            return False
-        count *= size
-    return True
+def _sha256(snapshot: Snapshot, spec: TensorSpec, progress: Callable[[int], None] | None) -> str:
+    digest = hashlib.sha256()
+    for piece in element_pieces(snapshot, spec):
+        digest.update(host_buffer(piece))
+        if progress:
+            progress(piece.numel())
+    return digest.hexdigest()
 
 
-def _read(snapshot: Snapshot, source: int, offset: int, nbytes: int) -> bytes:
-    memory = torch.empty(nbytes, dtype=torch.uint8)
-    buffer = host_buffer(memory)
-    snapshot.sources[source].read_into(offset, [buffer])
-    return bytes(buffer)
+def _version(snapshot: Snapshot) -> str | None:
+    if isinstance(snapshot, ShardFile):
+        return f"{snapshot.superblock.major}.{snapshot.superblock.minor}"
+    return None
 
 
-def describe(path: Path, snapshots: Sequence[Snapshot]) -> dict[str, Any]:
-    """Say what a snapshot is, beside its tensors."""
-    first = snapshots[0]
-    digests = first.digests[0] if first.digests else None
+def _chunk_nbytes(snapshot: Snapshot) -> int | None:
+    return next((each.chunks.chunk_nbytes for each in snapshot.digests if each), None)
+
+
+def _rank(snapshot: Snapshot) -> RankJSON:
+    shard = snapshot.shard
     return {
-        "path": str(path),
-        "format": first.format,
-        "kind": first.kind,
-        "snapshot_id": first.snapshot_id,
-        "producer": dict(first.producer),
-        "metadata": dict(first.metadata),
-        "ranks": len(snapshots),
-        "storages": sum(len(each.storages) for each in snapshots),
-        "nbytes": sum(each.nbytes for each in snapshots),
-        "file_nbytes": sum(each.file_nbytes for each in snapshots),
-        "chunk_nbytes": digests.chunks.chunk_nbytes if digests else None,
+        "rank": shard.rank,
+        "size": shard.size,
+        "tp": _place(shard.tp),
+        "pp": _place(shard.pp),
+        "ep": _place(shard.ep),
+        "files": [str(source.path) for source in snapshot.sources],
+        "tensors": len(snapshot.tensors),
+        "storages": len(snapshot.storages),
+        "nbytes": snapshot.nbytes,
+        "file_nbytes": snapshot.file_nbytes,
+        "chunks": sum(len(each.chunks) for each in snapshot.digests if each),
+        "metadata": dict(snapshot.metadata),
     }
+
+
+def _place(place: Place | None) -> PlaceJSON | None:
+    return {"rank": place.rank, "size": place.size} if place else None

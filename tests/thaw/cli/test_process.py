@@ -1,0 +1,114 @@
+"""How a process ends: exit codes, pipes, terminals and signals."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import thaw
+from thaw.cli.app import app
+
+THAW = [sys.executable, "-m", "thaw"]
+
+
+def test_interruption_is_one_line_and_130(model: Path) -> None:
+    program = (
+        "import os, signal, sys, thaw, thaw.cli\n"
+        "thaw.verify = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
+        "thaw.cli.main()\n"
+    )
+    command = [sys.executable, "-c", program, "verify", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "thaw: interrupted\n")
+
+
+def test_interruption_as_json(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(thaw, "verify", interrupt)
+    done = CliRunner().invoke(app, ["verify", str(model), "--json"])
+    assert done.exit_code == 130
+    assert json.loads(done.stderr)["code"] == "interrupted"
+
+
+def test_a_closed_pipe_ends_quietly(model: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = subprocess.run(
+            [*THAW, "inspect", model], stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_device_is_an_error(model: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*THAW, "inspect", model], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"thaw: No space left on device\n")
+
+
+def test_no_standard_output_at_all() -> None:
+    command = f"{sys.executable} -m thaw version >&-"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_progress_goes_to_the_terminal_and_data_to_the_pipe(model: Path) -> None:
+    parent, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm"}
+    with os.fdopen(parent, "rb", buffering=0) as terminal:
+        done = subprocess.run(
+            [*THAW, "verify", model],
+            stdout=subprocess.PIPE,
+            stderr=child,
+            env=environment,
+            check=True,
+        )
+        os.close(child)
+        seen = terminal.read(1 << 16)
+    assert b"verifying" in seen
+    assert done.stdout.startswith("✓".encode())
+    assert b"\x1b" not in done.stdout
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(thaw, "verify", fail)
+    done = CliRunner().invoke(app, ["verify", str(model)])
+    assert isinstance(done.exception, ZeroDivisionError)
+
+
+def test_no_command_shows_the_help_and_is_2() -> None:
+    done = CliRunner().invoke(app, [])
+    assert done.exit_code == 2
+    assert "Usage" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("thaw ver", ["verify", "version"]),
+        ("thaw restore --backend re", ["reference"]),
+        ("thaw convert --format s", ["safetensors"]),
+    ],
+)
+def test_completion(words: str, offered: list[str]) -> None:
+    environment = {
+        "_THAW_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    done = CliRunner().invoke(app, [], prog_name="thaw", env=environment)
+    assert done.stdout.split() == offered

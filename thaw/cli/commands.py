@@ -1,0 +1,182 @@
+"""The commands: their arguments, options and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .exits import FAILED
+from .options import Backend, Format, Json, Names, Quiet, Rank, Subject
+from .output import Output
+
+
+def freeze(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .safetensors file, or the folder of a checkpoint.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="The .thaw file to write.", show_default=False
+        ),
+    ],
+    backend: Backend = "auto",
+    names: Names = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Freeze a checkpoint to a .thaw file.
+
+    OUT appears when it is whole and on disk. A file that is there is replaced then, in one step;
+    until then, or if anything fails, it stays as it was.
+    """
+    from .moving import Move, move
+
+    task = Move(source, out, "thaw", backend, names)
+    move(task, Output(as_json, quiet), doing="freezing", done="froze")
+
+
+def restore(
+    path: Subject,
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--to",
+            metavar="OUT",
+            help="What to write: a .safetensors file, or a folder.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="The format to write.")
+    ] = "safetensors",
+    backend: Backend = "auto",
+    names: Names = None,
+    rank: Rank = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Restore a snapshot to a checkpoint.
+
+    Every chunk that is read is checked against its digest before anything is written. Each file
+    of OUT is replaced in one step when it is whole; in a folder, files of another checkpoint are
+    refused, since the two would mix.
+    """
+    from .moving import Move, move
+
+    task = Move(path, to, format, backend, names, rank)
+    move(task, Output(as_json, quiet), doing="restoring", done="restored")
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SRC", help="A snapshot or checkpoint.", show_default=False),
+    ],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DST", help="What to write.", show_default=False)
+    ],
+    format: Format = None,
+    backend: Backend = "auto",
+    names: Names = None,
+    rank: Rank = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a snapshot or checkpoint in another format.
+
+    Each file of DST is replaced in one step when it is whole.
+    """
+    from .moving import Move, move
+
+    task = Move(source, destination, format, backend, names, rank)
+    move(task, Output(as_json, quiet), doing="converting", done="converted")
+
+
+def inspect(
+    path: Subject,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="List every tensor, however many there are.")
+    ] = False,
+    sha256: Annotated[
+        bool,
+        typer.Option(
+            "--sha256", help="Verify every byte, and give the SHA-256 of each tensor's elements."
+        ),
+    ] = False,
+    rank: Rank = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Show what a snapshot or checkpoint holds.
+
+    Only headers are read, unless --sha256 is given. With --json --sha256 this prints the tensor
+    table by which the specification lets a reader prove itself.
+    """
+    from .inspection import inspect as run
+
+    run(path, Output(as_json, quiet), rank=rank, sha256=sha256, every=tensors)
+
+
+def verify(path: Subject, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Check every byte of a snapshot, all its ranks.
+
+    A format without digests, such as safetensors, cannot show that bytes are unchanged: then the
+    header alone is checked, and the report says so.
+    """
+    from .checking import verify as run
+
+    run(path, Output(as_json, quiet))
+
+
+def diff(
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="A snapshot or checkpoint.", show_default=False)
+    ],
+    b: Annotated[
+        Path, typer.Argument(metavar="B", help="Another, of any format.", show_default=False)
+    ],
+    backend: Backend = "auto",
+    rank: Rank = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two snapshots or checkpoints, tensor by tensor, byte by byte.
+
+    The exit code is 1 if they differ.
+    """
+    from .checking import diff as run
+
+    if not run(a, b, Output(as_json, quiet), backend=backend, rank=rank):
+        raise typer.Exit(FAILED)
+
+
+def backends(as_json: Json = False) -> None:
+    """List the backends, what each could do here, and why not."""
+    from .listing import backends as run
+
+    run(Output(as_json))
+
+
+def formats(as_json: Json = False) -> None:
+    """List the file formats that are known here."""
+    from .listing import formats as run
+
+    run(Output(as_json))
+
+
+def version(as_json: Json = False) -> None:
+    """Print the versions of thaw, of the format that it writes, of torch and of Python."""
+    from .listing import version as run
+
+    run(Output(as_json))
+
+
+COMMANDS = (freeze, restore, convert, inspect, verify, diff, backends, formats, version)

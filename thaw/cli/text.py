@@ -1,0 +1,66 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+MAX_SHOWN = 240
+_DECIMAL = ("kB", "MB", "GB", "TB", "PB", "EB")
+_BINARY = ("B", "KiB", "MiB", "GiB")
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def escape(text: object) -> str:
+    r"""Write control characters, direction overrides and lone surrogates as `\u{1b}`."""
+    plain = str(text)
+    if plain.isascii() and plain.isprintable() and "\\" not in plain:
+        return plain
+    return "".join(_escape_character(each) for each in plain)
+
+
+def shorten(text: object, limit: int = MAX_SHOWN) -> str:
+    """Escape a text, and leave out its middle where it is long."""
+    shown = escape(text)
+    if len(shown) <= limit:
+        return shown
+    half = (limit - 1) // 2
+    return f"{shown[:half]}…{shown[-half:]}"
+
+
+def size(nbytes: float) -> str:
+    """Write a number of bytes in units of 1000."""
+    if nbytes < 1000:
+        return f"{nbytes:.0f} B"
+    for unit in _DECIMAL:
+        nbytes /= 1000
+        if nbytes < 999.95 or unit == _DECIMAL[-1]:
+            break
+    return f"{nbytes:.1f} {unit}"
+
+
+def exact_size(nbytes: int) -> str:
+    """Write a number of bytes in units of 1000, and to the byte."""
+    return f"{size(nbytes)} ({nbytes:,} bytes)" if nbytes >= 1000 else count(nbytes, "byte")
+
+
+def power_size(nbytes: int) -> str:
+    """Write a power of two of bytes in units of 1024."""
+    step = min((nbytes.bit_length() - 1) // 10, len(_BINARY) - 1)
+    return f"{nbytes >> (10 * step)} {_BINARY[step]}"
+
+
+def count(number: int, word: str) -> str:
+    """Write a number with its noun."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def shape(sizes: Iterable[int]) -> str:
+    """Write a shape; that of a scalar in a word."""
+    return "\N{MULTIPLICATION SIGN}".join(map(str, sizes)) or "scalar"
+
+
+def _escape_character(each: str) -> str:
+    if each == "\\":
+        return "\\\\"
+    return f"\\u{{{ord(each):x}}}" if unicodedata.category(each) in _UNSAFE else each
