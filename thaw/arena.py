@@ -6,14 +6,15 @@ import mmap
 
 import torch
 
+ALIGNMENT = 512
 _HUGE_PAGE_NBYTES = 2 << 20
 
 
 def allocate(nbytes: int, device: torch.device) -> torch.Tensor:
     """Allocate a contiguous 1-D uint8 tensor, aligned to at least 512 bytes, contents undefined."""
     if device.type != "cpu" or nbytes < 2 * _HUGE_PAGE_NBYTES:
-        padded = torch.empty(nbytes + 511, dtype=torch.uint8, device=device)
-        start = -padded.data_ptr() % 512
+        padded = torch.empty(nbytes + ALIGNMENT - 1, dtype=torch.uint8, device=device)
+        start = -padded.data_ptr() % ALIGNMENT
         return padded[start : start + nbytes]
     # First touch of small pages costs more than reading the file: ask for large ones.
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -63,6 +63,8 @@ def _non_persistent(module: nn.Module) -> Iterator[str]:
 def _unwrap_all(named: Iterable[tuple[str, object]]) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for name, value in named:
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r} is no name of a tensor: names are strings")
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name!r} is of type {type(value).__name__}, not a tensor")
         for inner, tensor in _unwrap(name, value):

@@ -9,7 +9,7 @@ import torch
 from thaw_format import Snapshot
 
 from .backend import Backend, Progress
-from .planning import bytes_of
+from .copying import bytes_of
 from .reports import Difference, Restored, TensorDifference
 from .restoring import restore
 from .selection import open_snapshot

@@ -13,8 +13,10 @@ from torch import nn
 
 from .backend import Backend, Progress
 from .census import take_census
+from .copying import check_twin, copy_exactly
+from .filling import plan_into
 from .matching import Match, match, select_names
-from .planning import RestorePlan, check_twin, copy_exactly, plan_arena, plan_into
+from .planning import RestorePlan, plan_arena
 from .reports import Restored, RestoreReport
 from .selection import open_snapshot, select_backend
 

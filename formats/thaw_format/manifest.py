@@ -10,7 +10,7 @@ from .codes import format_error
 from .dtypes import DTYPES, dtype_name
 from .errors import FormatError
 from .snapshot import Place, Shard, Storage, TensorSpec
-from .strict_json import JSON, parse_json, serialize_json
+from .strict_json import JSON, dump_json, parse_json
 from .superblock import STORAGE_ALIGNMENT
 
 MAX_NAME_NBYTES = 4096
@@ -32,14 +32,14 @@ class Manifest:
     metadata: Mapping[str, JSON]
 
 
-def serialize_manifest(manifest: Manifest) -> bytes:
-    """Write a manifest as JSON.
+def serialize_manifest(manifest: Manifest, payload_nbytes: int) -> bytes:
+    """Write a manifest as JSON, and prove that a reader will accept it.
 
     Raises:
         FormatError: something in it cannot be said in the format, with the code of the rule.
     """
     shard = {key: value for key, value in asdict(manifest.shard).items() if value is not None}
-    return serialize_json(
+    data = dump_json(
         {
             "kind": manifest.kind,
             "producer": dict(manifest.producer),
@@ -49,6 +49,8 @@ def serialize_manifest(manifest: Manifest) -> bytes:
             "tensors": {name: _tensor_json(spec) for name, spec in manifest.tensors.items()},
         }
     )
+    parse_manifest(data, payload_nbytes)
+    return data
 
 
 def _tensor_json(spec: TensorSpec) -> dict[str, JSON]:

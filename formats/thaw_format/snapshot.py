@@ -45,10 +45,12 @@ class TensorSpec:
     @property
     def extent(self) -> int:
         """The bytes from the first element to the end of the last (specification, section 9)."""
-        if 0 in self.shape:
-            return 0
-        last = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        return (1 + last) * self.dtype.itemsize
+        count = 1
+        for size, step in zip(self.shape, self.stride, strict=True):
+            if size == 0:
+                return 0
+            count += (size - 1) * step
+        return count * self.dtype.itemsize
 
     @property
     def layout(self) -> tuple[int, int, torch.dtype, tuple[int, ...], tuple[int, ...]]:

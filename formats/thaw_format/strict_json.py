@@ -41,13 +41,37 @@ def serialize_json(value: dict[str, Any]) -> bytes:
         ManifestError: the value has a float, a large integer, a lone surrogate or deep nesting.
         TypeError: the value has something that JSON cannot say.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise format_error("json-unicode", f"text with a lone surrogate: {error}") from None
+    data = dump_json(value)
     parse_json(data)
     return data
+
+
+def dump_json(value: dict[str, Any]) -> bytes:
+    """Serialize a JSON object that the caller proves by parsing it.
+
+    Raises:
+        ManifestError: the value has a lone surrogate or a number that is none.
+        TypeError: the value has something that JSON cannot say.
+    """
+    _check_keys(value)
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise format_error("json-unicode", f"text with a lone surrogate: {error}") from None
+    except ValueError as error:
+        raise format_error("json-number", f"{error}; store it as a string") from None
+
+
+def _check_keys(root: dict[str, Any]) -> None:
+    # The json module would turn other keys into strings without a word.
+    level: list[Any] = [root]
+    while level:
+        for container in level:
+            if type(container) is dict and not all(type(key) is str for key in container):
+                other = next(key for key in container if type(key) is not str)
+                raise TypeError(f"{other!r} is no name: names and keys are strings")
+        level = _children(level)
 
 
 def _decode(data: bytes) -> str:

@@ -82,7 +82,8 @@ def _serialize(layout: Layout, description: Description) -> bytes:
             description.producer,
             description.shard,
             description.metadata,
-        )
+        ),
+        layout.payload_nbytes,
     )
     if len(manifest) > MAX_MANIFEST_NBYTES:
         raise format_error("bad-manifest-size", f"a manifest of {len(manifest)} bytes is too long")

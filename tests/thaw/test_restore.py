@@ -11,7 +11,7 @@ from thaw_format import DTYPES, read_tensors
 from torch import nn
 
 import thaw
-from thaw.planning import bytes_of
+from thaw.copying import bytes_of
 
 
 class Net(nn.Module):
@@ -218,7 +218,32 @@ def test_nothing_but_tensors_is_frozen(tmp_path: Path) -> None:
         thaw.freeze({"a": torch.eye(3).to_sparse()}, tmp_path / "x.thaw")
     with pytest.raises(thaw.FormatError, match="fraction"):
         thaw.freeze({"a": torch.ones(3)}, tmp_path / "x.thaw", metadata={"x": 0.5})  # type: ignore[dict-item]
+    with pytest.raises(thaw.FormatError, match="store it as a string"):
+        thaw.freeze({}, tmp_path / "x.thaw", metadata={"x": float("nan")})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="3 is no name"):
+        thaw.freeze({3: torch.ones(3)}, tmp_path / "x.thaw")  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="4 is no name"):
+        thaw.freeze({}, tmp_path / "x.thaw", metadata={"x": {4: 5}})  # type: ignore[dict-item]
+    for name in ("", "a\0b", "x" * 4097, "\ud800"):
+        with pytest.raises(thaw.FormatError):
+            thaw.freeze({name: torch.ones(3)}, tmp_path / "x.thaw")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_expanded_and_overlapping_targets(tmp_path: Path) -> None:
+    row = torch.arange(6.0)
+    tensors = {"wide": row.expand(4, 6), "windows": row.clone().unfold(0, 3, 1)}
+    thaw.freeze(tensors, tmp_path / "x.thaw")
+    into = {"wide": torch.zeros(6).expand(4, 6), "windows": torch.zeros(6).unfold(0, 3, 1)}
+    assert thaw.restore(tmp_path / "x.thaw", into=into).report.staged == 0
+    assert all(torch.equal(into[name], tensor) for name, tensor in tensors.items())
+    plain = {"wide": torch.zeros(4, 6), "windows": torch.zeros(4, 3)}
+    with pytest.raises(thaw.MismatchError, match="'wide' is expanded"):
+        thaw.restore(tmp_path / "x.thaw", into=plain)
+    assert not plain["windows"].any()
+    thaw.freeze({"x": torch.zeros(4, 3)}, tmp_path / "y.thaw")
+    with pytest.raises(thaw.MismatchError, match="overlap each other in the target"):
+        thaw.restore(tmp_path / "y.thaw", into={"x": torch.zeros(6).unfold(0, 3, 1)})
 
 
 def test_into_and_device_exclude_each_other(frozen: tuple[Net, Path]) -> None:

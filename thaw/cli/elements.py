@@ -9,7 +9,7 @@ import torch
 from thaw_format import Snapshot, Source, TensorSpec, tensor_view
 from thaw_format.checksum import host_buffer
 
-from thaw.planning import bytes_of
+from thaw.copying import bytes_of
 
 PIECE_NBYTES = 4 << 20
 WINDOW_NBYTES = 64 << 20

@@ -1,0 +1,63 @@
+"""Copying and comparing elements, every bit as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from thaw_format import byte_view
+
+from .errors import MismatchError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copy:
+    """A tensor that is read beside its target, where the bytes do not lie as in the file."""
+
+    name: str
+    source: torch.Tensor
+    target: torch.Tensor
+
+
+def check_twin(twin: Copy) -> None:
+    """Check that a tensor which is tied in the target was stored with the bytes of its twin.
+
+    Raises:
+        MismatchError: it was not; the target holds the bytes of the other.
+    """
+    if not torch.equal(_as_integers(twin.source), _as_integers(twin.target)):
+        raise MismatchError(
+            f"{twin.name!r} is tied to another tensor in the target, but the file has other bytes "
+            "for it; the target holds those of the other"
+        )
+
+
+def copy_exactly(copy: Copy) -> None:
+    """Copy the elements of a tensor to one of other strides, every bit as it is."""
+    source, target = _collapse(copy.source), _collapse(copy.target)
+    with torch.no_grad():
+        _as_integers(target).copy_(_as_integers(source))
+
+
+def _collapse(tensor: torch.Tensor) -> torch.Tensor:
+    for dimension, step in enumerate(tensor.stride()):
+        if step == 0 and tensor.shape[dimension] > 1:
+            tensor = tensor.narrow(dimension, 0, 1)
+    return tensor
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """View a tensor as integers of its width: float copies may change bits, integer ones do not."""
+    if tensor.dtype.itemsize == 16:
+        tensor = torch.view_as_real(tensor)
+    return tensor.view(_INTEGERS[tensor.dtype.itemsize])
+
+
+def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """View or copy a tensor's elements, in index order, as 1-D uint8."""
+    plain = _as_integers(tensor.detach()).contiguous()
+    start = int(plain.storage_offset()) * plain.dtype.itemsize
+    return byte_view(plain, start, plain.numel() * plain.dtype.itemsize)

@@ -1,0 +1,160 @@
+"""Plans that fill tensors which are there: in place where layouts agree, else beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from thaw_format import Layout, Snapshot, Storage, TensorSpec, layout_tensors, tensor_view
+
+from .arena import ALIGNMENT, allocate
+from .backend import Extent
+from .copying import Copy
+from .errors import MismatchError
+from .geometry import covers, distinct, expanded, normal
+from .planning import RestorePlan, plan_reads
+
+
+def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> RestorePlan:
+    """Plan to fill tensors that are there, keeping their memory, strides and ties.
+
+    Raises:
+        MismatchError: tensors that share memory on one side do not on the other.
+    """
+    layout = layout_tensors(targets)
+    clusters = _clusters(snapshot, targets)
+    twins = _check_aliasing(clusters, layout.tensors)
+    extents: list[tuple[int, Extent]] = []
+    copies: list[Copy] = []
+    compared: list[Copy] = []
+    for cluster in clusters:
+        fits = _fits(cluster, snapshot, layout.tensors)
+        if cluster in twins or not fits:
+            memory, staged = _stage(cluster, snapshot, targets)
+            (compared if cluster in twins else copies).extend(staged)
+        else:
+            memory = _in_place(cluster, snapshot, layout)
+        extents.append((cluster.source, Extent(cluster.offset, memory)))
+    nbytes = sum(cluster.nbytes for cluster in clusters)
+    reads = plan_reads(snapshot, extents)
+    return RestorePlan(nbytes, reads, targets, tuple(copies), tuple(compared))
+
+
+def _in_place(cluster: _Cluster, snapshot: Snapshot, layout: Layout) -> torch.Tensor:
+    first = cluster.names[0]
+    into = layout.tensors[first]
+    start = cluster.start + into.offset - snapshot.tensors[first].offset
+    return layout.memory[into.storage][start : start + cluster.nbytes]
+
+
+def _stage(
+    cluster: _Cluster, snapshot: Snapshot, targets: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, list[Copy]]:
+    """Allocate memory for a cluster, so aligned that its tensors can be viewed there."""
+    lead = cluster.start % ALIGNMENT
+    whole = allocate(lead + cluster.nbytes, targets[cluster.names[0]].device)
+    staged = []
+    for name in cluster.names:
+        spec = snapshot.tensors[name]
+        view = tensor_view(whole, spec, lead + spec.offset - cluster.start)
+        staged.append(Copy(name, view, targets[name]))
+    return whole[lead:], staged
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """Tensors of one storage whose bytes overlap; `start` counts from the storage's start."""
+
+    source: int
+    offset: int
+    start: int
+    nbytes: int
+    names: tuple[str, ...]
+
+
+def _clusters(snapshot: Snapshot, names: Mapping[str, object]) -> list[_Cluster]:
+    spans: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
+    for name in names:
+        spec = snapshot.tensors[name]
+        spans[spec.storage].append((spec.offset, spec.offset + spec.extent, name))
+    return [
+        cluster
+        for index, found in spans.items()
+        for cluster in _split(snapshot.storages[index], sorted(found))
+        if cluster.nbytes
+    ]
+
+
+def _split(storage: Storage, spans: list[tuple[int, int, str]]) -> list[_Cluster]:
+    groups: list[tuple[int, int, list[str]]] = []
+    for start, end, name in spans:
+        if groups and start < groups[-1][1]:
+            groups[-1][2].append(name)
+            groups[-1] = (groups[-1][0], max(end, groups[-1][1]), groups[-1][2])
+        else:
+            groups.append((start, end, [name]))
+    return [
+        _Cluster(storage.source, storage.offset + start, start, end - start, tuple(group))
+        for start, end, group in groups
+    ]
+
+
+def _check_aliasing(
+    clusters: Sequence[_Cluster], targets: Mapping[str, TensorSpec]
+) -> set[_Cluster]:
+    """Return the clusters whose targets are tied to those of an earlier one."""
+    owner: dict[int, _Cluster] = {}
+    twins: set[_Cluster] = set()
+    differences = []
+    for cluster in clusters:
+        storages = {targets[name].storage for name in cluster.names}
+        if len(storages) > 1:
+            differences.append(f"{_listed(cluster.names)} share memory in the snapshot alone")
+        for storage in storages:
+            before = owner.setdefault(storage, cluster)
+            if before is cluster:
+                continue
+            names = (*before.names, *cluster.names)
+            twins.add(cluster)
+            if len({targets[name].layout for name in names}) > 1:
+                differences.append(f"{_listed(names)} overlap in the target alone")
+    if differences:
+        raise MismatchError.of("tied tensors differ", differences)
+    return twins
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(repr(name) for name in names[:3]) + (" ..." if len(names) > 3 else "")
+
+
+def _fits(cluster: _Cluster, snapshot: Snapshot, targets: Mapping[str, TensorSpec]) -> bool:
+    """Say whether a cluster's bytes, as they stand, are exactly the bytes of its targets."""
+    pairs = [(snapshot.tensors[name], targets[name]) for name in cluster.names]
+    deltas = {target.offset - spec.offset for spec, target in pairs}
+    same = all(
+        spec.stride == target.stride or normal(spec) == normal(target) for spec, target in pairs
+    )
+    if not same:
+        _check_one_layout(cluster, pairs)
+    elif len(deltas) > 1 or cluster.start + min(deltas) < 0:
+        raise MismatchError(f"{_listed(cluster.names)} overlap differently in the target")
+    elif any(spec.extent == cluster.nbytes and covers(spec) for spec, _ in pairs):
+        return True
+    for name, (spec, into) in zip(cluster.names, pairs, strict=True):
+        _check_copyable(name, spec, into)
+    return False
+
+
+def _check_copyable(name: str, spec: TensorSpec, into: TensorSpec) -> None:
+    """Check that elements can be copied one by one, as `copy_exactly` does."""
+    if expanded(spec) != expanded(into):
+        raise MismatchError(f"{name!r} is expanded in the snapshot or in the target alone")
+    if not distinct(into):
+        raise MismatchError(f"elements of {name!r} overlap each other in the target")
+
+
+def _check_one_layout(cluster: _Cluster, pairs: Sequence[tuple[TensorSpec, TensorSpec]]) -> None:
+    if len({spec.layout for spec, _ in pairs}) > 1 or len({into.layout for _, into in pairs}) > 1:
+        raise MismatchError(f"{_listed(cluster.names)} overlap with other strides in the target")
