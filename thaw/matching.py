@@ -99,6 +99,9 @@ def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]
         yield f"{name!r} is a meta tensor in the target: give it memory first (Module.to_empty)"
     elif target.layout != torch.strided or target.is_quantized:
         yield f"{name!r} is no plain strided tensor in the target"
+    elif target.is_conj() or target.is_neg():
+        # Its bytes are those of another tensor, and mean something else.
+        yield f"{name!r} is a conjugated or negated view in the target"
 
 
 def _word(dtype: torch.dtype) -> str:

@@ -209,6 +209,19 @@ def test_meta_and_sparse_targets_are_errors(frozen: tuple[Net, Path]) -> None:
         thaw.restore(frozen[1], into=other)
 
 
+def test_conjugated_and_negated_views(tmp_path: Path) -> None:
+    value = torch.randn(3, dtype=torch.complex64)
+    tensors = {"c": value.conj(), "n": value.conj().imag}
+    assert tensors["n"].is_neg()
+    thaw.freeze(tensors, tmp_path / "x.thaw")
+    restored = thaw.restore(tmp_path / "x.thaw")
+    assert not restored["c"].is_conj()
+    assert all(torch.equal(restored[name], tensor) for name, tensor in tensors.items())
+    target = torch.zeros(3, dtype=torch.complex64)
+    with pytest.raises(thaw.MismatchError, match="conjugated or negated"):
+        thaw.restore(tmp_path / "x.thaw", into={"c": target.conj(), "n": torch.zeros(3)})
+
+
 def test_nothing_but_tensors_is_frozen(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="'a' is of type int"):
         thaw.freeze({"a": 3}, tmp_path / "x.thaw")  # type: ignore[dict-item]
