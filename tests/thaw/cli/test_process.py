@@ -18,8 +18,11 @@ THAW = [sys.executable, "-m", "thaw"]
 
 def test_interruption_is_one_line_and_130(model: Path) -> None:
     program = (
-        "import os, signal, sys, thaw, thaw.cli\n"
-        "thaw.verify = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal, sys, time, thaw, thaw.cli\n"
+        "def wait(*_, **__):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"  # another thread may be the one to receive it
+        "thaw.verify = wait\n"
         "thaw.cli.main()\n"
     )
     command = [sys.executable, "-c", program, "verify", str(model)]
