@@ -5,16 +5,16 @@ from __future__ import annotations
 import mmap
 
 import torch
+from thaw_format import STORAGE_ALIGNMENT
 
-ALIGNMENT = 512
 _HUGE_PAGE_NBYTES = 2 << 20
 
 
 def allocate(nbytes: int, device: torch.device) -> torch.Tensor:
     """Allocate a contiguous 1-D uint8 tensor, aligned to at least 512 bytes, contents undefined."""
     if device.type != "cpu" or nbytes < 2 * _HUGE_PAGE_NBYTES:
-        padded = torch.empty(nbytes + ALIGNMENT - 1, dtype=torch.uint8, device=device)
-        start = -padded.data_ptr() % ALIGNMENT
+        padded = torch.empty(nbytes + STORAGE_ALIGNMENT - 1, dtype=torch.uint8, device=device)
+        start = -padded.data_ptr() % STORAGE_ALIGNMENT
         return padded[start : start + nbytes]
     # First touch of small pages costs more than reading the file: ask for large ones.
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from thaw_format import byte_view
+from thaw_format import as_integers, byte_view
 
 from .errors import MismatchError
 
@@ -25,7 +25,7 @@ def check_twin(twin: Copy) -> None:
     Raises:
         MismatchError: it was not; the target holds the bytes of the other.
     """
-    if not torch.equal(_as_integers(twin.source), _as_integers(twin.target)):
+    if not torch.equal(as_integers(twin.source), as_integers(twin.target)):
         raise MismatchError(
             f"{twin.name!r} is tied to another tensor in the target, but the file has other bytes "
             "for it; the target holds those of the other"
@@ -36,7 +36,7 @@ def copy_exactly(copy: Copy) -> None:
     """Copy the elements of a tensor to one of other strides, every bit as it is."""
     source, target = _collapse(copy.source), _collapse(copy.target)
     with torch.no_grad():
-        _as_integers(target).copy_(_as_integers(source))
+        as_integers(target).copy_(as_integers(source))
 
 
 def _collapse(tensor: torch.Tensor) -> torch.Tensor:
@@ -46,18 +46,8 @@ def _collapse(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
-    """View a tensor as integers of its width: float copies may change bits, integer ones do not."""
-    if tensor.dtype.itemsize == 16:
-        tensor = torch.view_as_real(tensor)
-    return tensor.view(_INTEGERS[tensor.dtype.itemsize])
-
-
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     """View or copy a tensor's elements, in index order, as 1-D uint8."""
-    plain = _as_integers(tensor.detach()).contiguous()
+    plain = as_integers(tensor.detach()).contiguous()
     start = int(plain.storage_offset()) * plain.dtype.itemsize
     return byte_view(plain, start, plain.numel() * plain.dtype.itemsize)

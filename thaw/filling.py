@@ -7,9 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from thaw_format import Layout, Snapshot, Storage, TensorSpec, layout_tensors, tensor_view
+from thaw_format import (
+    STORAGE_ALIGNMENT,
+    Layout,
+    Snapshot,
+    Storage,
+    TensorSpec,
+    layout_tensors,
+    merge_overlapping,
+    tensor_view,
+)
 
-from .arena import ALIGNMENT, allocate
+from .arena import allocate
 from .backend import Extent
 from .copying import Copy
 from .errors import MismatchError
@@ -53,7 +62,7 @@ def _stage(
     cluster: _Cluster, snapshot: Snapshot, targets: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, list[Copy]]:
     """Allocate memory for a cluster, so aligned that its tensors can be viewed there."""
-    lead = cluster.start % ALIGNMENT
+    lead = cluster.start % STORAGE_ALIGNMENT
     whole = allocate(lead + cluster.nbytes, targets[cluster.names[0]].device)
     staged = []
     for name in cluster.names:
@@ -80,25 +89,15 @@ def _clusters(snapshot: Snapshot, names: Mapping[str, object]) -> list[_Cluster]
         spec = snapshot.tensors[name]
         spans[spec.storage].append((spec.offset, spec.offset + spec.extent, name))
     return [
-        cluster
+        _cluster(snapshot.storages[index], start, end, [name for _, _, name in group])
         for index, found in spans.items()
-        for cluster in _split(snapshot.storages[index], sorted(found))
-        if cluster.nbytes
+        for start, end, group in merge_overlapping(found)
+        if end > start
     ]
 
 
-def _split(storage: Storage, spans: list[tuple[int, int, str]]) -> list[_Cluster]:
-    groups: list[tuple[int, int, list[str]]] = []
-    for start, end, name in spans:
-        if groups and start < groups[-1][1]:
-            groups[-1][2].append(name)
-            groups[-1] = (groups[-1][0], max(end, groups[-1][1]), groups[-1][2])
-        else:
-            groups.append((start, end, [name]))
-    return [
-        _Cluster(storage.source, storage.offset + start, start, end - start, tuple(group))
-        for start, end, group in groups
-    ]
+def _cluster(storage: Storage, start: int, end: int, names: Sequence[str]) -> _Cluster:
+    return _Cluster(storage.source, storage.offset + start, start, end - start, tuple(names))
 
 
 def _check_aliasing(

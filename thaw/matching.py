@@ -35,10 +35,14 @@ def select_names(known: Iterable[str], patterns: str | Sequence[str] | None) -> 
     known = list(known)
     if patterns is None:
         return known
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    if unused := [p for p in patterns if not any(fnmatchcase(name, p) for name in known)]:
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if unused := [p for p in patterns if not any(_is_like(name, [p]) for name in known)]:
         raise MismatchError.of("no tensor has a name like", [repr(p) for p in unused])
-    return [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
+    return [name for name in known if _is_like(name, patterns)]
+
+
+def _is_like(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def match(
@@ -79,11 +83,7 @@ def _wanted(census: Census, patterns: str | Sequence[str] | None) -> Mapping[str
     if patterns is None:
         return census.tensors
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    return {
-        name: tensor
-        for name, tensor in census.tensors.items()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
+    return {name: each for name, each in census.tensors.items() if _is_like(name, patterns)}
 
 
 def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]:

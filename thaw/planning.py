@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from thaw_format import Snapshot, Storage, tensor_view
+from thaw_format import STORAGE_ALIGNMENT, Snapshot, Storage, align, tensor_view
 
-from .arena import ALIGNMENT, allocate
+from .arena import allocate
 from .backend import Extent, ReadPlan
 from .copying import Copy
 
@@ -72,9 +72,9 @@ def _place(storages: Sequence[Storage]) -> tuple[list[int], int]:
         gap = _MAX_GAP_NBYTES
         if before and before.source == storage.source:
             gap = storage.offset - before.offset - before.nbytes
-        start = end + gap if 0 <= gap < _MAX_GAP_NBYTES else -(-end // ALIGNMENT) * ALIGNMENT
-        if start % ALIGNMENT:
-            start = -(-end // ALIGNMENT) * ALIGNMENT
+        start = end + gap
+        if not 0 <= gap < _MAX_GAP_NBYTES or start % STORAGE_ALIGNMENT:
+            start = align(end, STORAGE_ALIGNMENT)
         starts.append(start)
         end = start + storage.nbytes
     return starts, end

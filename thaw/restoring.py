@@ -76,7 +76,7 @@ def _restore(
         fit = Match({}, ())
         where = torch.device("cpu" if device is None else device)
         # Before any memory is taken.
-        select_backend(backend, "read", where, snapshot.path)
+        backend = select_backend(backend, "read", where, snapshot.path)
         plan = plan_arena(snapshot, select_names(snapshot.tensors, names), where)
     else:
         fit = match(snapshot, take_census(into), names, strict=strict)
@@ -96,10 +96,11 @@ def execute(
 ) -> RestoreReport:
     """Move the bytes of a plan; every backend is chosen before the first byte moves."""
     began = time.perf_counter()
-    movers = [
-        (select_backend(backend, "read", device, snapshot.path), source, read)
-        for source, device, read in plan.reads
-    ]
+    chosen = {
+        device: select_backend(backend, "read", device, snapshot.path)
+        for device in dict.fromkeys(device for _, device, _ in plan.reads)
+    }
+    movers = [(chosen[device], source, read) for source, device, read in plan.reads]
     transfers = []
     for mover, source, read in movers:
         try:

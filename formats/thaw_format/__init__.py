@@ -12,8 +12,18 @@ from .errors import (
     ThawError,
     TruncatedError,
     VersionError,
+    naming,
 )
-from .layout import Layout, byte_view, extent_nbytes, layout_tensors, tensor_view
+from .layout import (
+    Layout,
+    align,
+    as_integers,
+    byte_view,
+    extent_nbytes,
+    layout_tensors,
+    merge_overlapping,
+    tensor_view,
+)
 from .manifest import Manifest, parse_manifest, serialize_manifest
 from .ranks import (
     INDEX_NAME,
@@ -31,6 +41,7 @@ from .source import FileSource, FileTarget, Source, Target, not_a_file
 from .strict_json import JSON, parse_json, serialize_json
 from .superblock import (
     DEFAULT_CHUNK_NBYTES,
+    STORAGE_ALIGNMENT,
     Section,
     Superblock,
     describe,
@@ -47,6 +58,7 @@ __all__ = [
     "INDEX_NAME",
     "JSON",
     "RULES",
+    "STORAGE_ALIGNMENT",
     "ChecksumError",
     "Chunks",
     "Description",
@@ -73,6 +85,8 @@ __all__ = [
     "ThawError",
     "TruncatedError",
     "VersionError",
+    "align",
+    "as_integers",
     "byte_view",
     "chunk_error",
     "describe",
@@ -80,6 +94,8 @@ __all__ = [
     "extent_nbytes",
     "format_error",
     "layout_tensors",
+    "merge_overlapping",
+    "naming",
     "not_a_file",
     "open_rank",
     "open_rank_files",

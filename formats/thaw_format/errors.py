@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -37,6 +39,16 @@ class FormatError(ThawError, ValueError):
         where = f"{self.path}: " if self.path is not None else ""
         why = f" [{self.code}, {self.rule}]" if self.rule else f" [{self.code}]"
         return f"{where}{self.message}{why}"
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put a path into the errors of a block that do not name one."""
+    try:
+        yield
+    except FormatError as error:
+        error.path = error.path or os.fspath(path)
+        raise
 
 
 class MagicError(FormatError):

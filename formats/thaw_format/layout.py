@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -37,6 +37,9 @@ class _Piece(NamedTuple):
     end: int
     order: int
     name: str
+
+
+_S = TypeVar("_S", bound=tuple[int, int, *tuple[Any, ...]])
 
 
 class _Region(NamedTuple):
@@ -96,6 +99,16 @@ def tensor_view(memory: torch.Tensor, spec: TensorSpec, start: int) -> torch.Ten
         raise TypeError(f"torch has no tensor of shape {list(spec.shape)}: {error}") from None
 
 
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """View a tensor as integers of its width: float copies may change bits, integer ones do not."""
+    if tensor.dtype.itemsize == 16:
+        tensor = torch.view_as_real(tensor)
+    return tensor.view(_INTEGERS[tensor.dtype.itemsize])
+
+
 def extent_nbytes(tensor: torch.Tensor) -> int:
     """Count the bytes from a tensor's first element to the end of its last."""
     return _spec(tensor, 0, 0).extent
@@ -133,17 +146,28 @@ def _regions(tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
 
 
 def _merge(pieces: list[_Piece], tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
-    regions: list[_Region] = []
-    for piece in sorted(pieces):
-        if regions and piece.start < regions[-1].end:
-            last = regions[-1]
-            last.pieces.append(piece)
-            regions[-1] = _Region(
-                min(last.order, piece.order), last.start, max(last.end, piece.end), last.pieces
-            )
+    return [
+        _aligned(_Region(min(p.order for p in group), start, end, group), tensors)
+        for start, end, group in merge_overlapping(pieces)
+    ]
+
+
+def merge_overlapping(spans: Iterable[_S]) -> list[tuple[int, int, list[_S]]]:
+    """Group spans, tuples of a start, an end and more, that share bytes directly or in a chain.
+
+    Returns:
+        For each group its start, its end and its spans, in the order of starts.
+    """
+    groups: list[tuple[int, int, list[_S]]] = []
+    for span in sorted(spans):
+        start, end = span[0], span[1]
+        if groups and start < groups[-1][1]:
+            first, last, members = groups[-1]
+            members.append(span)
+            groups[-1] = (first, max(end, last), members)
         else:
-            regions.append(_Region(piece.order, piece.start, piece.end, [piece]))
-    return [_aligned(region, tensors) for region in regions]
+            groups.append((start, end, [span]))
+    return groups
 
 
 def _aligned(region: _Region, tensors: Mapping[str, torch.Tensor]) -> _Region:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .codes import format_error
-from .errors import FormatError
+from .errors import FormatError, naming
 from .manifest import MAX_RANKS
-from .shard import ShardFile, open_shard, read_shard, read_superblock
+from .shard import ShardFile, open_shard, opening, read_shard, read_superblock
 from .source import FileSource
 from .strict_json import parse_json, serialize_json
 from .superblock import MAJOR, MINOR
@@ -55,15 +55,15 @@ def open_ranks(path: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
     if not folder.is_dir():
         return (open_shard(folder),)
     index = read_index(folder)
-    shards: list[ShardFile] = []
-    try:
-        for rank in range(len(index.ranks)):
-            shards.append(open_rank(folder, index, rank))
-    except BaseException:
-        for shard in shards:
-            shard.close()
-        raise
-    return tuple(shards)
+    return _open_all(open_rank(folder, index, rank) for rank in range(len(index.ranks)))
+
+
+def _open_all(shards: Iterable[ShardFile]) -> tuple[ShardFile, ...]:
+    """Open shards as they are asked for; if one fails, close those before it."""
+    with ExitStack() as stack:
+        opened = tuple(stack.enter_context(shard) for shard in shards)
+        stack.pop_all()
+        return opened
 
 
 def read_index(folder: str | os.PathLike[str]) -> Index:
@@ -77,10 +77,8 @@ def read_index(folder: str | os.PathLike[str]) -> Index:
         )
     source = FileSource(path)
     try:
-        return _parse_index(source.read(0, MAX_INDEX_NBYTES), source.nbytes)
-    except FormatError as error:
-        error.path = os.fspath(path)
-        raise
+        with naming(path):
+            return _parse_index(source.read(0, MAX_INDEX_NBYTES), source.nbytes)
     finally:
         source.close()
 
@@ -88,18 +86,10 @@ def read_index(folder: str | os.PathLike[str]) -> Index:
 def open_rank(folder: str | os.PathLike[str], index: Index, rank: int) -> ShardFile:
     """Open one rank's shard of a folder, checking it against the index (SET-5 to SET-9)."""
     entry, path = index.ranks[rank], Path(folder, index.ranks[rank].file)
-    if not path.exists() or not stat.S_ISREG(path.stat().st_mode):
+    if not path.is_file():
         raise format_error("set-missing-rank", f"rank {rank} has no file", path=path)
-    source = FileSource(path)
-    try:
+    with opening(path) as source:
         return _open_checked(source, index.snapshot_id, entry, rank, len(index.ranks))
-    except FormatError as error:
-        source.close()
-        error.path = error.path or os.fspath(path)
-        raise
-    except BaseException:
-        source.close()
-        raise
 
 
 def _open_checked(
@@ -128,15 +118,7 @@ def open_rank_files(folder: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
     paths = sorted(Path(folder).glob("rank-[0-9]*-of-[0-9]*.thaw"))
     if not paths:
         raise format_error("set-missing-rank", "the folder has no rank's file", path=folder)
-    shards: list[ShardFile] = []
-    try:
-        for path in paths:
-            shards.append(open_shard(path))
-    except BaseException:
-        for shard in shards:
-            shard.close()
-        raise
-    return tuple(shards)
+    return _open_all(map(open_shard, paths))
 
 
 def serialize_index(shards: tuple[ShardFile, ...]) -> bytes:

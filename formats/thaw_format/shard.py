@@ -13,7 +13,7 @@ from typing import Self
 
 from .checksum import crc32c
 from .codes import format_error
-from .errors import FormatError
+from .errors import naming
 from .manifest import Manifest, parse_manifest
 from .snapshot import Chunks, Digests, Snapshot, Storage
 from .source import FileSource
@@ -66,14 +66,17 @@ def open_shard(path: str | os.PathLike[str]) -> ShardFile:
         FormatError: the file breaks a rule of the specification; `.code` and `.rule` say which.
         OSError: the file cannot be opened or read.
     """
+    with opening(path) as source:
+        return read_shard(source, read_superblock(source))
+
+
+@contextmanager
+def opening(path: str | os.PathLike[str]) -> Iterator[FileSource]:
+    """Open a source; if the block fails, close it and name it in the error."""
     source = FileSource(path)
     try:
-        superblock = read_superblock(source)
-        return read_shard(source, superblock)
-    except FormatError as error:
-        source.close()
-        error.path = error.path or os.fspath(path)
-        raise
+        with naming(path):
+            yield source
     except BaseException:
         source.close()
         raise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from .checksum import HostBuffer, extend
 from .codes import format_error
-from .errors import FormatError
+from .errors import FormatError, naming
 from .shard import ShardFile
 from .snapshot import Snapshot
 from .superblock import PAYLOAD, SUPERBLOCK_NBYTES, Superblock
@@ -24,7 +24,7 @@ def verify_shard(shard: ShardFile, progress: Callable[[int], None] | None = None
     Raises:
         ChecksumError: a byte differs from what was written; the message names the tensors.
     """
-    try:
+    with naming(shard.path):
         count = _verify_chunks(shard, progress)
         for start, end in file_gaps(shard.superblock):
             _check_zero(shard, start, end)
@@ -36,9 +36,6 @@ def verify_shard(shard: ShardFile, progress: Callable[[int], None] | None = None
                     offset=section.offset,
                 )
         return count
-    except FormatError as error:
-        error.path = error.path or str(shard.path)
-        raise
 
 
 def chunk_error(snapshot: Snapshot, source: int, index: int) -> FormatError:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
+from thaw_format import as_integers
 
 from .dtypes import DTYPES, STORABLE
-
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def check_storable(name: str, tensor: torch.Tensor) -> None:
@@ -39,5 +38,4 @@ def dense_words(tensor: torch.Tensor) -> torch.Tensor:
     plain = tensor.detach()
     if plain.is_conj() or plain.is_neg():
         plain = plain.resolve_conj().resolve_neg()
-    # Copies of floats and bools may change NaN payloads and odd truth values; of integers never.
-    return plain.view(_WORDS[plain.dtype.itemsize]).contiguous().cpu()
+    return as_integers(plain).contiguous().cpu()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from thaw_format import FormatError, LayoutError, ManifestError, TruncatedError
 
@@ -37,13 +35,3 @@ def checkpoint_error(
 ) -> FormatError:
     """Build the error of a code, of its family."""
     return CODES[code](message, code=code, path=path, offset=offset)
-
-
-@contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put a path into the errors of a block that do not name one."""
-    try:
-        yield
-    except FormatError as error:
-        error.path = error.path or os.fspath(path)
-        raise

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thaw_format import FileSource
+from thaw_format import FileSource, naming
 
-from .errors import checkpoint_error, naming
+from .errors import checkpoint_error
 from .json_object import parse_object
 from .structure import INDEX_NAME, INDEX_SUFFIX, is_file_name
 

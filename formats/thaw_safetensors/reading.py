@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from thaw_format import FileSource, Snapshot, Storage, TensorSpec
+from thaw_format import FileSource, Snapshot, Storage, TensorSpec, naming
 
 from .dtypes import contiguous_stride
-from .errors import checkpoint_error, naming
+from .errors import checkpoint_error
 from .folder import find_files, find_index, list_files, list_indexes, read_weight_map
 from .header import MAX_HEADER_NBYTES, Header, read_header
 from .structure import SINGLE_NAME, SUFFIX, Structure, is_file_name, remember

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import thaw
 from thaw import plugins
@@ -85,6 +86,16 @@ def test_a_plugin_may_choose_for_auto() -> None:
         candidates=["x", "y"], operation="read", device=torch.device("cpu"), path=Path()
     )
     assert chosen == "y"
+
+
+def test_auto_picks_once_for_all_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "abc":
+        save_file({name: torch.ones(3)}, tmp_path / f"{name}.safetensors")
+    with caplog.at_level("INFO", "thaw"):
+        thaw.restore(tmp_path)
+        assert len(caplog.records) == 1
+        thaw.restore(tmp_path, into={name: torch.zeros(3) for name in "abc"})
+        assert len(caplog.records) == 2
 
 
 def test_an_unknown_backend_is_an_error_that_lists_the_known(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from thaw_format import Snapshot, Source, TensorSpec, tensor_view
 from thaw_format.checksum import host_buffer
 
 from thaw.copying import bytes_of
+from thaw.geometry import normal
 
 PIECE_NBYTES = 4 << 20
 WINDOW_NBYTES = 64 << 20
@@ -58,7 +59,7 @@ def _read(source: Source, offset: int, nbytes: int) -> torch.Tensor:
 
 def _squeezed(view: TensorSpec) -> TensorSpec:
     """Drop dimensions of size 1: their strides mean nothing."""
-    kept = [(n, step) for n, step in zip(view.shape, view.stride, strict=True) if n != 1]
+    kept = normal(view)
     return replace(view, shape=tuple(n for n, _ in kept), stride=tuple(step for _, step in kept))
 
 
