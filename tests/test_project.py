@@ -18,11 +18,17 @@ PACKAGES = {
     "thaw": ROOT / "thaw",
     "thaw_format": ROOT / "formats" / "thaw_format",
     "thaw_safetensors": ROOT / "formats" / "thaw_safetensors",
+    "thaw_cupy": ROOT / "backends" / "cupy" / "thaw_cupy",
+    "thaw_gds": ROOT / "backends" / "gds" / "thaw_gds",
+    "thaw_native": ROOT / "backends" / "native" / "python" / "thaw_native",
 }
 MAY_IMPORT = {
     "thaw": {"thaw", "thaw_format", "thaw_safetensors"},
     "thaw_format": {"thaw_format"},
     "thaw_safetensors": {"thaw_format", "thaw_safetensors"},
+    "thaw_cupy": {"thaw", "thaw_cupy", "thaw_format"},
+    "thaw_gds": {"thaw", "thaw_format", "thaw_gds"},
+    "thaw_native": {"thaw", "thaw_format", "thaw_native"},
 }
 GPU_LIBRARIES = {"cupy", "kvikio", "vllm"}
 CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

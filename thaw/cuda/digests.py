@@ -1,0 +1,104 @@
+"""CRC32C in the memory of a CUDA device, launched through CuPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from . import PTX, SEGMENT_NBYTES
+
+_THREADS = 256
+_JOIN_THREADS = 32
+
+Run = Sequence[tuple[int, int]]
+"""The parts of one message in order: (device address, nbytes) pairs."""
+
+
+class DeviceDigests:
+    """Computes CRC32C of bytes that lie in the memory of one CUDA device; needs CuPy."""
+
+    def __init__(self, device: torch.device) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._device = cupy.cuda.Device(device.index if device.index is not None else 0)
+        with self._device:
+            module = cupy.RawModule(path=str(PTX))
+            self._remainders = module.get_function("thaw_remainders")
+            self._join = module.get_function("thaw_join")
+
+    def start(self, runs: Sequence[Run], stream: int) -> PendingDigests:
+        """Start computing behind what a stream holds; return without waiting.
+
+        Args:
+            runs: for each message its parts in order; they must stay as they are until
+                `PendingDigests.values` returns.
+            stream: the address of a CUDA stream of this device.
+        """
+        segments, spans = _cut(runs)
+        cupy = self._cupy
+        with self._device, self._entered(stream):
+            on_device = cupy.asarray(segments), cupy.asarray(spans)
+            remainders = cupy.empty(len(segments), dtype=cupy.uint32)
+            crcs = cupy.empty(len(spans), dtype=cupy.uint32)
+            if len(segments):
+                self._remainders((len(segments),), (_THREADS,), (on_device[0], remainders))
+            if len(spans):
+                blocks = -(-len(spans) // _JOIN_THREADS)
+                arguments = (on_device[0], remainders, on_device[1], np.uint32(len(spans)), crcs)
+                self._join((blocks,), (_JOIN_THREADS,), arguments)
+            done = cupy.cuda.Event(block=True, disable_timing=True)
+            done.record()
+        return PendingDigests(crcs, done, (*on_device, remainders))
+
+    def _entered(self, stream: int) -> Any:
+        if hasattr(self._cupy.cuda.Stream, "from_external"):
+            return self._cupy.cuda.Stream.from_external(_Stream(stream))
+        return self._cupy.cuda.ExternalStream(stream, self._device.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A stream that is known by its address alone."""
+
+    address: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
+class PendingDigests:
+    """Digests that a device is computing."""
+
+    def __init__(self, crcs: Any, done: Any, kept: tuple[Any, ...]) -> None:
+        self._crcs, self._done, self._kept = crcs, done, kept
+
+    def values(self) -> list[int]:
+        """Wait, and return the CRC32C of each run."""
+        self._done.synchronize()
+        self._kept = ()
+        values: list[int] = self._crcs.get().tolist()
+        return values
+
+
+def _cut(runs: Sequence[Run]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Cut every part into segments; return them, and the first segment and count of each run."""
+    parts = np.array([part for run in runs for part in run], dtype=np.uint64).reshape(-1, 2)
+    counts = -(-parts[:, 1].astype(np.int64) // SEGMENT_NBYTES)
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    which = np.repeat(np.arange(len(parts)), counts)
+    within = (np.arange(total) - (ends - counts)[which]).astype(np.uint64)
+    starts = within * np.uint64(SEGMENT_NBYTES)
+    segments = np.empty((total, 2), dtype=np.uint64)
+    segments[:, 0] = parts[which, 0] + starts
+    segments[:, 1] = np.minimum(parts[which, 1] - starts, SEGMENT_NBYTES)
+    part_ends = np.cumsum([len(run) for run in runs], dtype=np.int64)
+    last = np.concatenate([[0], ends])[part_ends] if len(runs) else np.zeros(0, dtype=np.int64)
+    first = np.concatenate([[0], last[:-1]]) if len(runs) else last
+    return segments, np.stack([first, last - first], axis=1).astype(np.uint64).reshape(-1, 2)
