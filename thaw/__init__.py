@@ -35,6 +35,7 @@ from .format import Format
 from .freezing import freeze, seal
 from .hookspecs import hookimpl
 from .listing import backends, formats
+from .pinning import PinnedSnapshot, pin
 from .reports import (
     BackendInfo,
     ConvertReport,
@@ -71,6 +72,7 @@ __all__ = [
     "MagicError",
     "ManifestError",
     "MismatchError",
+    "PinnedSnapshot",
     "Place",
     "ReadPlan",
     "RestoreReport",
@@ -101,6 +103,7 @@ __all__ = [
     "hookimpl",
     "open",
     "open_ranks",
+    "pin",
     "restore",
     "seal",
     "verify",

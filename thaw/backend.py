@@ -58,7 +58,8 @@ class WritePlan:
     """What to write to one target.
 
     Attributes:
-        extents: in file order, disjoint, within `chunks`, none empty; on one device or the host.
+        extents: in file order, disjoint, within `chunks`, none empty; on one device, on the host,
+            or some here and some there.
         chunks: the payload whose digests are wanted. Bytes of it in no extent are zero.
     """
 
@@ -96,6 +97,9 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+
+    automatic: ClassVar[bool] = True
+    """Whether `backend="auto"` may choose it."""
 
     @abstractmethod
     def probe(self, device: torch.device) -> Support:

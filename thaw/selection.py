@@ -99,7 +99,8 @@ def select_backend(
 def _auto(operation: str, device: torch.device, path: Path) -> Backend:
     known = registry()
     # Others come before core's own: who installs a backend wants it used.
-    ordered = [*list(known.backends.values())[1:], known.backends["reference"]]
+    others = [each for name, each in known.backends.items() if name != "reference"]
+    ordered = [each for each in (*others, known.backends["reference"]) if each.automatic]
     supports = [(each, each.probe(device)) for each in ordered]
     candidates = [each for each, support in supports if support.available]
     if not candidates:
