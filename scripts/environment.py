@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -34,7 +35,11 @@ def enter(name: str, requirements: list[str], inputs: list[Path]) -> None:
 
 
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program of the environment that this script runs in; never one from elsewhere."""
+    """Run a program of the environment that this script runs in; from elsewhere cargo alone."""
+    if command[0] == "cargo":
+        if shutil.which("cargo") is None:
+            fail("cargo is missing: the native backend is written in Rust; see https://rustup.rs")
+        return subprocess.run(command, check=False, text=True, **options)
     program = Path(sys.executable).with_name(command[0])
     if not program.exists():
         fail(f"{program} is missing; delete {program.parents[1]} and try again")

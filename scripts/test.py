@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import environment
 
+CRATE = environment.ROOT / "backends" / "native" / "Cargo.toml"
+BACKENDS = ["./backends/native", "-e", "./backends/cupy", "-e", "./backends/gds"]
 STEPS: dict[str, list[str]] = {
+    "crate format": ["cargo", "fmt", f"--manifest-path={CRATE}", "--check"],
+    "crate lint": [
+        *["cargo", "clippy", f"--manifest-path={CRATE}", "--locked", "--all-targets", "--quiet"],
+        *["--", "--deny=warnings"],
+    ],
+    "crate tests": ["cargo", "test", f"--manifest-path={CRATE}", "--locked", "--quiet"],
+    "kernels": ["python", "scripts/make_ptx.py", "--check"],
     "lint": ["ruff", "check", "."],
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
@@ -29,7 +39,7 @@ STEPS: dict[str, list[str]] = {
 
 
 def main() -> int:
-    environment.enter("test", ["-e", ".[dev]"], [environment.ROOT / "pyproject.toml"])
+    environment.enter("test", ["-e", ".[dev]", *BACKENDS], _inputs())
     if sys.argv[1:]:
         return _run(["pytest", *sys.argv[1:]])
     for name, command in STEPS.items():
@@ -42,6 +52,13 @@ def main() -> int:
             return 1
     _say("tests: pytest -n 2")
     return _run(["pytest", "-n", "2"])
+
+
+def _inputs() -> list[Path]:
+    backends = environment.ROOT / "backends"
+    inputs = [environment.ROOT / "pyproject.toml", CRATE, *backends.glob("*/pyproject.toml")]
+    sources = (path for kind in ("rs", "py") for path in backends.rglob(f"*.{kind}"))
+    return [*inputs, *(path for path in sources if "target" not in path.parts)]
 
 
 def _say(text: str) -> None:

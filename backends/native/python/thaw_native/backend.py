@@ -1,0 +1,189 @@
+"""The backend as thaw sees it: settings, devices, and errors; the bytes are Rust's affair."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Literal, NoReturn, TypeAlias
+
+import torch
+from thaw_format import Chunks, Source, Target, format_error
+
+from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
+from thaw.backend import Progress
+from thaw.cuda import PTX
+
+from . import _native
+
+Io: TypeAlias = Literal["auto", "buffered", "direct"]
+Place: TypeAlias = Literal["auto", "device", "host"]
+
+_MIB = 1 << 20
+_MAX_CORES = 16
+
+
+class NativeBackend(Backend):
+    """Moves bytes with Rust threads; serves host memory, and CUDA memory where there is a driver.
+
+    Args:
+        threads: how many read or write at once; one for each core, up to 16, if not given.
+        piece_nbytes: how much one thread moves at once, a power of two of at least 4096.
+        slots: how many pieces of one thread are on their way to or from a device.
+        io: "buffered" goes through the page cache, "direct" around it where the file system allows
+            that; "auto" looks for each piece whether it is in the cache.
+        digests: where chunks are checked that go to or from a device: on the "device", where the
+            bytes landed, or on the "host", on their way; "auto" is the device.
+    """
+
+    name = "native"
+
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        piece_nbytes: int | None = None,
+        slots: int | None = None,
+        io: Io = "auto",
+        digests: Place = "auto",
+    ) -> None:
+        self._threads, self._piece_nbytes, self._slots = threads, piece_nbytes, slots
+        self._io, self._digests = io, digests
+
+    def probe(self, device: torch.device) -> Support:
+        if device.type == "cpu":
+            return Support(True, "parallel reads and writes of host memory", "host")
+        if device.type != "cuda":
+            return Support(False, f"devices of type {device.type!r} are not supported")
+        if not torch.cuda.is_available():
+            return Support(False, _native.obstacle(0) or "torch sees no CUDA device")
+        obstacle = _native.obstacle(device.index or 0)
+        if obstacle:
+            return Support(False, obstacle)
+        return Support(True, "parallel reads through page-locked memory", "device")
+
+    def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
+        ordinal = _ready(plan.extents)
+        pinned = None
+        if ordinal is not None and self._digests != "host":
+            pinned = getattr(source, "address", None)
+        digests = plan.digests
+        try:
+            path = _native.read(
+                _descriptor(source),
+                pinned,
+                source.nbytes,
+                _triples(plan.extents),
+                _triple(digests.chunks) if digests else None,
+                digests.values if digests else (),
+                ordinal,
+                _ptx(),
+                self._settings(ordinal, reading=True, pinned=pinned is not None),
+                progress,
+            )
+        except _native.NativeError as error:
+            _raise_read_error(error, source)
+        return Transfer(path, chunks_checked=_touched(plan) if digests else 0)
+
+    def write(
+        self, target: Target, plan: WritePlan, *, progress: Progress | None = None
+    ) -> Transfer:
+        ordinal = _ready(plan.extents)
+        there: Sequence[Extent] = plan.extents
+        here: Sequence[Extent] = ()
+        if ordinal is not None:
+            there = [extent for extent in plan.extents if extent.memory.is_cuda]
+            here = [extent for extent in plan.extents if not extent.memory.is_cuda]
+        try:
+            path, crcs = _native.write(
+                _descriptor(target),
+                _triples(there),
+                _triples(here),
+                _triple(plan.chunks),
+                ordinal,
+                _ptx(),
+                self._settings(ordinal, reading=False, pinned=False),
+                progress,
+            )
+        except _native.NativeError as error:
+            _raise_write_error(error, target)
+        return Transfer(path, digests=tuple(crcs))
+
+    def _settings(self, ordinal: int | None, *, reading: bool, pinned: bool) -> _native.Settings:
+        threads, piece_nbytes, slots = _choose(ordinal, reading=reading, pinned=pinned)
+        return _native.Settings(
+            self._threads or threads,
+            self._piece_nbytes or piece_nbytes,
+            self._slots or slots,
+            self._io,
+            self._digests != "host",
+        )
+
+
+def _choose(ordinal: int | None, *, reading: bool, pinned: bool) -> tuple[int, int, int]:
+    """Choose threads, bytes of a piece, and slots; benchmarks/notes.md has the measurements."""
+    cores = min(len(os.sched_getaffinity(0)), _MAX_CORES)
+    if ordinal is None:
+        return cores, _MIB // 2 if reading else 4 * _MIB, 1
+    if pinned:
+        return 1, 16 * _MIB, 1
+    if reading:
+        # One thread talks to the driver and hardly computes.
+        return cores + 1, 2 * _MIB, 2
+    return min(cores, 8), 4 * _MIB, 2
+
+
+@functools.cache
+def _ptx() -> bytes:
+    return PTX.read_bytes()
+
+
+def _ready(extents: Sequence[Extent]) -> int | None:
+    """Return the CUDA device of the extents, None for the host, once its streams are done."""
+    devices = {extent.memory.device for extent in extents if extent.memory.is_cuda}
+    for device in devices:
+        torch.cuda.synchronize(device)
+        return device.index
+    return None
+
+
+def _descriptor(file: Source | Target) -> int:
+    try:
+        return int(file.fileno())  # type: ignore[union-attr]
+    except AttributeError:
+        raise TransferError(
+            f"backend 'native' moves local files, not {type(file).__name__}", offset=0, nbytes=0
+        ) from None
+
+
+def _triples(extents: Sequence[Extent]) -> list[tuple[int, int, int]]:
+    return [(e.offset, e.memory.data_ptr(), e.memory.numel()) for e in extents]
+
+
+def _triple(chunks: Chunks) -> tuple[int, int, int]:
+    return chunks.offset, chunks.nbytes, chunks.chunk_nbytes
+
+
+def _touched(plan: ReadPlan) -> int:
+    assert plan.digests
+    chunks, count, after = plan.digests.chunks, 0, 0
+    for extent in plan.extents:
+        first = max(after, (extent.offset - chunks.offset) // chunks.chunk_nbytes)
+        after = (extent.end - 1 - chunks.offset) // chunks.chunk_nbytes + 1
+        count += after - first
+    return count
+
+
+def _raise_read_error(error: _native.NativeError, source: Source) -> NoReturn:
+    kind, message, offset, nbytes, _ = error.args
+    codes = {"checksum": "chunk-checksum", "truncated": "truncated-file"}
+    if kind in codes:
+        raise format_error(codes[kind], message, path=source.path, offset=offset) from None
+    raise TransferError(message, offset=offset, nbytes=nbytes) from None
+
+
+def _raise_write_error(error: _native.NativeError, target: Target) -> NoReturn:
+    kind, message, offset, nbytes, errno = error.args
+    if kind == "io":
+        raise OSError(errno, os.strerror(errno), os.fspath(target.path)) from None
+    raise TransferError(message, offset=offset, nbytes=nbytes) from None

@@ -1,0 +1,411 @@
+//! Reading and writing files: through the page cache where the bytes are in it, else around it.
+
+use std::ffi::{CString, c_void};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::error::{Error, Result};
+use crate::memory::{PAGE_NBYTES, align_down, align_up};
+use crate::plan::Part;
+
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+const MAX_IOVECS: usize = 1024;
+
+/// How bytes go between a file and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// Look for each piece.
+    Auto,
+    Buffered,
+    Direct,
+}
+
+/// Bytes moved each way, for the report.
+#[derive(Default)]
+pub struct Moved {
+    /// Through the page cache.
+    pub buffered: AtomicU64,
+    /// Around the page cache.
+    pub direct: AtomicU64,
+}
+
+impl Moved {
+    /// The ways that were really taken.
+    pub fn path(&self) -> &'static str {
+        match (self.direct.load(Relaxed), self.buffered.load(Relaxed)) {
+            (0, _) => "buffered",
+            (_, 0) => "direct",
+            _ => "direct+buffered",
+        }
+    }
+}
+
+/// A file that the caller holds open, and a second descriptor of it for direct I/O.
+pub struct File {
+    fd: RawFd,
+    io: Io,
+    direct: OnceLock<Option<OwnedFd>>,
+    view: Option<View>,
+    pub moved: Moved,
+}
+
+/// A mapping that is only asked which of its pages are resident. It is never touched: where a file
+/// is truncated meanwhile, that would end the process.
+struct View {
+    address: u64,
+    nbytes: u64,
+}
+
+impl File {
+    pub fn to_read(fd: RawFd, nbytes: u64, io: Io) -> File {
+        let io = match io {
+            Io::Auto if lives_in_memory(fd) => Io::Buffered,
+            chosen => chosen,
+        };
+        let view = if io == Io::Auto {
+            View::new(fd, nbytes)
+        } else {
+            None
+        };
+        File::new(fd, io, view)
+    }
+
+    pub fn to_write(fd: RawFd, io: Io) -> File {
+        let io = match io {
+            Io::Auto if lives_in_memory(fd) => Io::Buffered,
+            Io::Auto => Io::Direct,
+            chosen => chosen,
+        };
+        File::new(fd, io, None)
+    }
+
+    fn new(fd: RawFd, io: Io, view: Option<View>) -> File {
+        File {
+            fd,
+            io,
+            direct: OnceLock::new(),
+            view,
+            moved: Moved::default(),
+        }
+    }
+
+    /// Whether direct I/O may be used, so that bytes have to pass through aligned memory.
+    pub fn may_go_direct(&self) -> bool {
+        matches!(self.io, Io::Auto | Io::Direct) && self.direct_fd().is_some()
+    }
+
+    /// Whether a range is to be read around the page cache.
+    pub fn is_cold(&self, start: u64, end: u64) -> bool {
+        match self.io {
+            Io::Buffered => false,
+            Io::Direct => self.direct_fd().is_some(),
+            Io::Auto => {
+                let cold = self
+                    .view
+                    .as_ref()
+                    .is_some_and(|view| view.is_cold(start, end));
+                cold && self.direct_fd().is_some()
+            }
+        }
+    }
+
+    /// Reads a range so that its first byte lies at `to` plus its offset within a page.
+    ///
+    /// # Safety
+    /// `to` must be aligned to a page, with room for the range and two pages.
+    pub unsafe fn read(&self, to: u64, start: u64, end: u64) -> Result<()> {
+        if self.is_cold(start, end) {
+            // SAFETY: the caller vouches for the room.
+            return unsafe { self.read_direct(to, start, end) };
+        }
+        let lead = start % PAGE_NBYTES;
+        // SAFETY: as above.
+        unsafe { self.read_buffered(to + lead, start, end - start) }
+    }
+
+    /// Reads a range as `read` does, around the page cache.
+    ///
+    /// # Safety
+    /// As `read`.
+    pub unsafe fn read_direct(&self, to: u64, start: u64, end: u64) -> Result<()> {
+        let Some(direct) = self.direct_fd() else {
+            unreachable!("a cold range is only found where direct I/O works");
+        };
+        let (from, until) = (align_down(start), align_up(end));
+        let mut at = from;
+        loop {
+            let (place, left) = ((to + at - from) as *mut c_void, (until - at) as usize);
+            // SAFETY: the caller vouches for the room.
+            let done = unsafe { libc::pread(direct, place, left, at as i64) };
+            if done < 0 && interrupted() {
+                continue;
+            }
+            if done < 0 && last_errno() != libc::EINVAL {
+                return Err(Error::io("reading", at, end - at));
+            }
+            at += done.max(0) as u64;
+            self.moved.direct.fetch_add(done.max(0) as u64, Relaxed);
+            if at >= end {
+                return Ok(());
+            }
+            // The end of the file, or an alignment that the file system refuses.
+            if done <= 0 || at % PAGE_NBYTES != 0 {
+                let (at, done_before) = (at.max(start), at.max(start) - from);
+                // SAFETY: as above.
+                return unsafe { self.read_buffered(to + done_before, at, end - at) };
+            }
+        }
+    }
+
+    unsafe fn read_buffered(&self, to: u64, start: u64, nbytes: u64) -> Result<()> {
+        let part = Part {
+            start,
+            nbytes,
+            address: Some(to),
+        };
+        // SAFETY: the caller vouches for the room.
+        unsafe { self.read_parts(&[part]) }
+    }
+
+    /// Reads adjoining parts into their memory; each must have some.
+    ///
+    /// # Safety
+    /// The memory of the parts must be valid.
+    pub unsafe fn read_parts(&self, parts: &[Part]) -> Result<()> {
+        let mut cursor = Cursor::new(parts);
+        while let Some((at, vectors)) = cursor.next() {
+            let count = vectors.len() as i32;
+            // SAFETY: the caller vouches for the memory.
+            let done = unsafe { libc::preadv(self.fd, vectors.as_ptr(), count, at as i64) };
+            match done {
+                0 => return Err(Error::Truncated { offset: at }),
+                1.. => {
+                    self.moved.buffered.fetch_add(done as u64, Relaxed);
+                    cursor.advance(done as u64);
+                }
+                _ if interrupted() => {}
+                _ => return Err(Error::io("reading", at, cursor.left())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a range; `from` must be aligned to a page for direct I/O to be used.
+    ///
+    /// # Safety
+    /// The memory must be valid.
+    pub unsafe fn write(&self, from: u64, start: u64, nbytes: u64) -> Result<()> {
+        let whole_pages = (from | start | nbytes).is_multiple_of(PAGE_NBYTES);
+        if self.io == Io::Direct
+            && whole_pages
+            && let Some(direct) = self.direct_fd()
+        {
+            // SAFETY: the caller vouches for the memory.
+            return unsafe { self.write_direct(direct, from, start, nbytes) };
+        }
+        let part = Part {
+            start,
+            nbytes,
+            address: Some(from),
+        };
+        // SAFETY: as above.
+        unsafe { self.write_parts(&[part]) }
+    }
+
+    unsafe fn write_direct(&self, fd: RawFd, from: u64, start: u64, nbytes: u64) -> Result<()> {
+        let mut done = 0;
+        while done < nbytes {
+            let (place, left) = ((from + done) as *const c_void, (nbytes - done) as usize);
+            // SAFETY: the caller vouches for the memory.
+            let wrote = unsafe { libc::pwrite(fd, place, left, (start + done) as i64) };
+            if wrote < 0 {
+                if interrupted() {
+                    continue;
+                }
+                return Err(Error::io("writing", start + done, nbytes - done));
+            }
+            done += wrote as u64;
+            self.moved.direct.fetch_add(wrote as u64, Relaxed);
+            if done % PAGE_NBYTES != 0 {
+                let part = Part {
+                    start: start + done,
+                    nbytes: nbytes - done,
+                    address: Some(from + done),
+                };
+                // SAFETY: as above.
+                return unsafe { self.write_parts(&[part]) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes adjoining parts from their memory; each must have some.
+    ///
+    /// # Safety
+    /// The memory of the parts must be valid.
+    pub unsafe fn write_parts(&self, parts: &[Part]) -> Result<()> {
+        let mut cursor = Cursor::new(parts);
+        let began = parts.first().map_or(0, |part| part.start);
+        let nbytes: u64 = parts.iter().map(|part| part.nbytes).sum();
+        while let Some((at, vectors)) = cursor.next() {
+            let count = vectors.len() as i32;
+            // SAFETY: the caller vouches for the memory.
+            let done = unsafe { libc::pwritev(self.fd, vectors.as_ptr(), count, at as i64) };
+            if done > 0 {
+                self.moved.buffered.fetch_add(done as u64, Relaxed);
+                cursor.advance(done as u64);
+            } else if !interrupted() {
+                return Err(Error::io("writing", at, cursor.left()));
+            }
+        }
+        // The sync before sealing then waits for little. A hint: an error shows up there.
+        // SAFETY: no memory is involved.
+        unsafe {
+            let flags = libc::SYNC_FILE_RANGE_WRITE;
+            libc::sync_file_range(self.fd, began as i64, nbytes as i64, flags);
+        }
+        Ok(())
+    }
+
+    /// Asks for room, so that direct writes need not extend the file one after another.
+    pub fn reserve(&self, start: u64, nbytes: u64) {
+        if self.io == Io::Direct && nbytes > 0 {
+            // SAFETY: no memory is involved. A file system that cannot do it loses only speed.
+            unsafe { libc::fallocate(self.fd, 0, start as i64, nbytes as i64) };
+        }
+    }
+
+    /// The descriptor for direct I/O, opened when first asked for; `None` where it is refused.
+    fn direct_fd(&self) -> Option<RawFd> {
+        let opened = self.direct.get_or_init(|| {
+            // SAFETY: asks for the flags of an open descriptor.
+            let mode = unsafe { libc::fcntl(self.fd, libc::F_GETFL) } & libc::O_ACCMODE;
+            reopen(self.fd, mode | libc::O_DIRECT)
+        });
+        opened.as_ref().map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// What is left of a list of parts, as the system calls for scattered memory take it.
+struct Cursor {
+    vectors: Vec<libc::iovec>,
+    first: usize,
+    at: u64,
+}
+
+impl Cursor {
+    fn new(parts: &[Part]) -> Cursor {
+        let vector = |part: &Part| libc::iovec {
+            iov_base: part.address.expect("every part has memory") as *mut c_void,
+            iov_len: part.nbytes as usize,
+        };
+        Cursor {
+            vectors: parts.iter().map(vector).collect(),
+            first: 0,
+            at: parts.first().map_or(0, |part| part.start),
+        }
+    }
+
+    fn next(&self) -> Option<(u64, &[libc::iovec])> {
+        let left = &self.vectors[self.first..];
+        (!left.is_empty()).then(|| (self.at, &left[..left.len().min(MAX_IOVECS)]))
+    }
+
+    fn left(&self) -> u64 {
+        self.vectors[self.first..]
+            .iter()
+            .map(|vector| vector.iov_len as u64)
+            .sum()
+    }
+
+    fn advance(&mut self, done: u64) {
+        self.at += done;
+        let mut done = done as usize;
+        while let Some(vector) = self.vectors.get_mut(self.first) {
+            if done < vector.iov_len {
+                vector.iov_base = vector.iov_base.wrapping_byte_add(done);
+                vector.iov_len -= done;
+                return;
+            }
+            done -= vector.iov_len;
+            self.first += 1;
+        }
+    }
+}
+
+impl View {
+    fn new(fd: RawFd, nbytes: u64) -> Option<View> {
+        if nbytes == 0 {
+            return None;
+        }
+        // SAFETY: a new mapping, placed by the kernel; nothing ever touches its pages.
+        let address = unsafe {
+            let place = std::ptr::null_mut();
+            libc::mmap(
+                place,
+                nbytes as usize,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                fd,
+                0,
+            )
+        };
+        (address != libc::MAP_FAILED).then_some(View {
+            address: address as u64,
+            nbytes,
+        })
+    }
+
+    /// Whether most of a range is not in the page cache.
+    fn is_cold(&self, start: u64, end: u64) -> bool {
+        let (start, end) = (align_down(start), align_up(end.min(self.nbytes)));
+        if start >= end {
+            return false;
+        }
+        let mut pages = vec![0u8; ((end - start) / PAGE_NBYTES) as usize];
+        // SAFETY: the range lies within the mapping, and there is a byte for each of its pages.
+        let status = unsafe {
+            let place = (self.address + start) as *mut c_void;
+            libc::mincore(place, (end - start) as usize, pages.as_mut_ptr())
+        };
+        let resident = pages.iter().filter(|&&page| page & 1 == 1).count();
+        status == 0 && resident * 2 < pages.len()
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, with this size.
+        unsafe { libc::munmap(self.address as *mut c_void, self.nbytes as usize) };
+    }
+}
+
+/// Opens the file of a descriptor once more: by that, since another file may carry the name by now.
+fn reopen(fd: RawFd, flags: i32) -> Option<OwnedFd> {
+    let name = CString::new(format!("/proc/self/fd/{fd}")).expect("no zero byte");
+    // SAFETY: the name ends in a zero byte.
+    let fd = unsafe { libc::open(name.as_ptr(), flags | libc::O_CLOEXEC) };
+    // SAFETY: a new descriptor that nobody else owns.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether a file has no device behind it, so that there is no way around the page cache.
+fn lives_in_memory(fd: RawFd) -> bool {
+    // SAFETY: all zeros is a valid statfs, and the call fills it.
+    unsafe {
+        let mut status: libc::statfs = std::mem::zeroed();
+        libc::fstatfs(fd, &mut status) == 0
+            && [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC].contains(&(status.f_type as i64))
+    }
+}
+
+fn last_errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn interrupted() -> bool {
+    last_errno() == libc::EINTR
+}

@@ -1,0 +1,125 @@
+//! Transfers between a file and host memory.
+
+use crate::error::Result;
+use crate::file::File;
+use crate::job::Job;
+use crate::memory::PAGE_NBYTES;
+use crate::plan::{Part, Piece};
+use crate::pool::{Loan, Shape};
+
+/// Reads pieces into the host memory of their extents until none is left.
+///
+/// # Safety
+/// The memory of the plan's extents must be valid and left alone meanwhile.
+pub unsafe fn read(job: &Job, file: &File) -> Result<()> {
+    let mut scratch = Vec::new();
+    let mut bounce: Option<Loan> = None;
+    while let Some(piece) = job.control.take() {
+        let mut parts: Vec<Part> = job.plan.parts(piece.start, piece.end).collect();
+        if file.is_cold(piece.start, piece.end) {
+            let to = borrow(&mut bounce, job)?;
+            let address = to + piece.start % PAGE_NBYTES;
+            // SAFETY: a slot has room for a piece; the caller vouches for the extents.
+            unsafe {
+                file.read_direct(to, piece.start, piece.end)?;
+                job.record_together(piece, address)?;
+                scatter(&parts, piece, address);
+            }
+        } else {
+            give_gaps_memory(&mut parts, &mut scratch);
+            // SAFETY: the caller vouches for the extents; gaps have memory of their own.
+            unsafe {
+                file.read_parts(&parts)?;
+                job.record_parts(piece, &parts)?;
+            }
+        }
+        job.count(piece);
+    }
+    Ok(())
+}
+
+/// Writes pieces from the host memory of their extents until none is left.
+///
+/// # Safety
+/// The memory of the plan's extents must be valid and left alone meanwhile.
+pub unsafe fn write(job: &Job, file: &File) -> Result<()> {
+    let mut scratch = Vec::new();
+    let mut bounce: Option<Loan> = None;
+    while let Some(piece) = job.control.take() {
+        let mut parts: Vec<Part> = job.plan.parts(piece.start, piece.end).collect();
+        if file.may_go_direct() {
+            let address = borrow(&mut bounce, job)?;
+            // SAFETY: the caller vouches for the extents; a slot has room for a piece.
+            unsafe {
+                gather(&parts, piece, address);
+                job.record_together(piece, address)?;
+                file.write(address, piece.start, piece.nbytes())?;
+            }
+        } else {
+            scratch.fill(0);
+            give_gaps_memory(&mut parts, &mut scratch);
+            // SAFETY: as above; gaps are zeros.
+            unsafe {
+                job.record_parts(piece, &parts)?;
+                file.write_parts(&parts)?;
+            }
+        }
+        job.count(piece);
+    }
+    Ok(())
+}
+
+/// Returns bounce memory for a piece, which the worker keeps until it ends.
+fn borrow(bounce: &mut Option<Loan>, job: &Job) -> Result<u64> {
+    if bounce.is_none() {
+        let shape = Shape {
+            device: None,
+            slots: 1,
+            piece_nbytes: job.piece_nbytes,
+            bounce: true,
+        };
+        *bounce = Loan::take(shape, None, true)?;
+    }
+    Ok(bounce.as_ref().map_or(0, |loan| loan.lane().slot(0).host))
+}
+
+/// Gives each part that no extent wants memory of its own.
+fn give_gaps_memory(parts: &mut [Part], scratch: &mut Vec<u8>) {
+    let gaps = || parts.iter().filter(|part| part.address.is_none());
+    let nbytes = gaps().map(|part| part.nbytes as usize).sum();
+    if scratch.len() < nbytes {
+        scratch.resize(nbytes, 0);
+    }
+    let mut address = scratch.as_mut_ptr() as u64;
+    for part in parts.iter_mut().filter(|part| part.address.is_none()) {
+        part.address = Some(address);
+        address += part.nbytes;
+    }
+}
+
+/// # Safety
+/// The bytes of the piece must be at `address`, and the memory of the parts valid.
+unsafe fn scatter(parts: &[Part], piece: Piece, address: u64) {
+    for part in parts {
+        if let Some(to) = part.address {
+            let from = (address + part.start - piece.start) as *const u8;
+            // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.
+            unsafe { from.copy_to_nonoverlapping(to as *mut u8, part.nbytes as usize) };
+        }
+    }
+}
+
+/// # Safety
+/// There must be room for the piece at `address`, and the memory of the parts be valid.
+unsafe fn gather(parts: &[Part], piece: Piece, address: u64) {
+    for part in parts {
+        let to = (address + part.start - piece.start) as *mut u8;
+        // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.
+        unsafe {
+            match part.address {
+                Some(from) => to.copy_from_nonoverlapping(from as *const u8, part.nbytes as usize),
+                None => to.write_bytes(0, part.nbytes as usize),
+            }
+        }
+    }
+}

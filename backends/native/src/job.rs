@@ -1,0 +1,150 @@
+//! What the workers of one transfer share.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::control::Control;
+use crate::crc;
+use crate::error::{Error, Result};
+use crate::ledger::{Ledger, Span};
+use crate::memory::bytes;
+use crate::plan::{Part, Piece, Plan};
+
+/// What becomes of the digest of a chunk.
+pub enum Digests {
+    /// A format without any.
+    None,
+    /// A read: each has to be the one expected.
+    Check { ledger: Ledger, expected: Vec<u32> },
+    /// A write: each is kept.
+    Keep {
+        ledger: Ledger,
+        crcs: Vec<AtomicU32>,
+    },
+}
+
+pub struct Job {
+    pub plan: Plan,
+    /// What lies on the host in a write from a device, within gaps of the plan.
+    pub overlay: Plan,
+    pub digests: Digests,
+    pub control: Control,
+    pub piece_nbytes: u64,
+}
+
+impl Job {
+    pub fn ledger(&self) -> Option<&Ledger> {
+        match &self.digests {
+            Digests::None => None,
+            Digests::Check { ledger, .. } | Digests::Keep { ledger, .. } => Some(ledger),
+        }
+    }
+
+    pub fn spans(&self, piece: Piece) -> impl Iterator<Item = Span> {
+        self.ledger()
+            .into_iter()
+            .flat_map(move |ledger| ledger.spans(piece))
+    }
+
+    /// Takes a span's remainder, and does what is to be done once its chunk is whole.
+    pub fn record(&self, span: Span, remainder: u32) -> Result<()> {
+        let Some(ledger) = self.ledger() else {
+            return Ok(());
+        };
+        let Some(found) = ledger.record(span, remainder) else {
+            return Ok(());
+        };
+        match &self.digests {
+            Digests::Check { expected, .. } if expected[span.chunk as usize] != found => {
+                Err(Error::Checksum {
+                    offset: ledger.chunks.span(span.chunk).0,
+                    found,
+                    expected: expected[span.chunk as usize],
+                })
+            }
+            Digests::Keep { crcs, .. } => {
+                crcs[span.chunk as usize].store(found, Relaxed);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the digests of a piece whose bytes lie together in host memory.
+    ///
+    /// # Safety
+    /// The bytes of the piece must be at `address`.
+    pub unsafe fn record_together(&self, piece: Piece, address: u64) -> Result<()> {
+        let part = Part {
+            start: piece.start,
+            nbytes: piece.nbytes(),
+            address: Some(address),
+        };
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { self.record_parts(piece, &[part]) }
+    }
+
+    /// Takes the digests of a piece whose bytes lie in the memory of its parts.
+    ///
+    /// # Safety
+    /// Every part must have memory, which must be valid.
+    pub unsafe fn record_parts(&self, piece: Piece, parts: &[Part]) -> Result<()> {
+        let mut parts = parts.iter();
+        let mut part: Option<Part> = None;
+        for span in self.spans(piece) {
+            let (mut remainder, mut at) = (0, span.start);
+            while at < span.end {
+                let mut here = part
+                    .take()
+                    .or_else(|| parts.next().copied())
+                    .expect("no holes");
+                let nbytes = here.nbytes.min(span.end - at);
+                let address = here.address.expect("every part has memory");
+                // SAFETY: the caller vouches for the memory.
+                remainder = crc::extend(remainder, unsafe { bytes(address, nbytes) });
+                at += nbytes;
+                here.nbytes -= nbytes;
+                here.address = Some(address + nbytes);
+                part = (here.nbytes > 0).then_some(here);
+            }
+            self.record(span, remainder)?;
+        }
+        Ok(())
+    }
+
+    /// Copies what lies on the host to its place in a piece.
+    ///
+    /// # Safety
+    /// There must be room for the piece at `address`; the memory of the overlay must be valid.
+    pub unsafe fn lay_over(&self, piece: Piece, address: u64) {
+        for part in self.overlay.parts(piece.start, piece.end) {
+            if let Some(from) = part.address {
+                let to = (address + part.start - piece.start) as *mut u8;
+                // SAFETY: the caller vouches for both ranges.
+                unsafe { to.copy_from_nonoverlapping(from as *const u8, part.nbytes as usize) };
+            }
+        }
+    }
+
+    /// The remainder of a gap: what lies on the host there, and zeros.
+    pub fn overlay_remainder(&self, gap: Part) -> u32 {
+        let parts = self.overlay.parts(gap.start, gap.start + gap.nbytes);
+        parts.fold(0, |remainder, part| match part.address {
+            // SAFETY: the caller of the transfer vouches for the memory of extents.
+            Some(address) => crc::extend(remainder, unsafe { bytes(address, part.nbytes) }),
+            None => crc::extend_zeros(remainder, part.nbytes),
+        })
+    }
+
+    /// Counts the bytes of a piece that belong to extents.
+    pub fn count(&self, piece: Piece) {
+        for plan in [&self.plan, &self.overlay] {
+            let parts = plan.parts(piece.start, piece.end);
+            self.control.count(
+                parts
+                    .filter(|p| p.address.is_some())
+                    .map(|p| p.nbytes)
+                    .sum(),
+            );
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What Python sees.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+
+use crate::control::Control;
+use crate::cuda::{self, Device};
+use crate::device::DeviceJob;
+use crate::error::{Error, Result};
+use crate::feed::Feed;
+use crate::file::File;
+use crate::job::{Digests, Job};
+use crate::ledger::{self, Ledger};
+use crate::memory::PAGE_NBYTES;
+use crate::plan::{Chunks, Extent, Piece, Plan};
+use crate::settings::Settings;
+use crate::source::Source;
+use crate::{host, pool, submit};
+
+create_exception!(
+    _native,
+    NativeError,
+    PyException,
+    "A transfer failed: (kind, message, offset, nbytes, errno)."
+);
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> PyErr {
+        let (kind, nbytes, errno) = match &error {
+            Error::Checksum { .. } => ("checksum", 0, 0),
+            Error::Truncated { .. } => ("truncated", 0, 0),
+            Error::Io { error, nbytes, .. } => ("io", *nbytes, error.raw_os_error().unwrap_or(0)),
+            Error::Cuda { nbytes, .. } => ("cuda", *nbytes, 0),
+        };
+        NativeError::new_err((kind, error.to_string(), error.offset(), nbytes, errno))
+    }
+}
+
+/// Extents as (offset, address, nbytes) triples and chunks as (offset, nbytes, chunk_nbytes).
+fn plan(extents: Vec<(u64, u64, u64)>, chunks: Option<(u64, u64, u64)>) -> PyResult<Plan> {
+    let extents = extents
+        .into_iter()
+        .map(|(offset, address, nbytes)| Extent {
+            offset,
+            address,
+            nbytes,
+        })
+        .collect();
+    let chunks = chunks.map(|(offset, nbytes, chunk_nbytes)| Chunks {
+        offset,
+        nbytes,
+        chunk_nbytes,
+    });
+    if let Some(chunks) = chunks
+        && (!chunks.chunk_nbytes.is_power_of_two() || chunks.chunk_nbytes < PAGE_NBYTES)
+    {
+        return Err(PyValueError::new_err(
+            "a chunk is a power of two of at least 4096 bytes",
+        ));
+    }
+    Ok(Plan { extents, chunks })
+}
+
+fn job(
+    plan: Plan,
+    overlay: Plan,
+    digests: Digests,
+    pieces: Vec<Piece>,
+    settings: &Settings,
+) -> Job {
+    Job {
+        plan,
+        overlay,
+        digests,
+        control: Control::new(pieces),
+        piece_nbytes: settings.piece_nbytes,
+    }
+}
+
+/// Reads extents from an open file, or from page-locked memory where `pinned` is its address.
+///
+/// Returns the path that ran.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+fn read(
+    py: Python<'_>,
+    fd: RawFd,
+    pinned: Option<u64>,
+    nbytes: u64,
+    extents: Vec<(u64, u64, u64)>,
+    chunks: Option<(u64, u64, u64)>,
+    expected: Vec<u32>,
+    device: Option<i32>,
+    ptx: &[u8],
+    settings: Settings,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<&'static str> {
+    let plan = plan(extents, chunks)?;
+    let digests = match plan.chunks {
+        None => Digests::None,
+        Some(chunks) if chunks.count() == expected.len() as u64 => Digests::Check {
+            ledger: Ledger::new(chunks, settings.piece_nbytes),
+            expected,
+        },
+        Some(_) => return Err(PyValueError::new_err("there is not one digest a chunk")),
+    };
+    let pieces = plan.pieces_to_read(settings.piece_nbytes);
+    let job = job(plan, Plan::default(), digests, pieces, &settings);
+    let file = File::to_read(fd, nbytes, settings.io);
+    let source = match pinned {
+        Some(address) => Source::Pinned { address, file },
+        None => Source::File(file),
+    };
+    let progress = progress.as_ref();
+    let ended = match (device, &source) {
+        (None, Source::File(file)) => {
+            let threads = settings.threads.min(job.control.pieces().len());
+            // SAFETY: the caller keeps the memory of the extents alive and to itself.
+            let work = |_| unsafe { host::read(&job, file) };
+            job.control.run(py, threads, progress, work)?
+        }
+        (None, Source::Pinned { .. }) => {
+            return Err(PyValueError::new_err(
+                "host memory is read from the file itself",
+            ));
+        }
+        (Some(ordinal), _) => {
+            let shared = on_device(&job, ordinal, ptx, &settings, submit::SLOTS)?;
+            let workers = match source {
+                Source::Pinned { .. } => 0,
+                Source::File(_) => settings
+                    .threads
+                    .saturating_sub(1)
+                    .clamp(1, job.control.pieces().len().max(1)),
+            };
+            let feed = Feed::new(workers, settings.slots);
+            // SAFETY: as above.
+            let work = |worker| unsafe { shared.read(&source, &feed, worker) };
+            job.control.run(py, 1 + workers, progress, work)?
+        }
+    };
+    ended?;
+    Ok(source.path())
+}
+
+/// Writes extents, and zeros between them, to an open file; `on_host` are those that lie on the host
+/// where the others lie on a device.
+///
+/// Returns the path that ran and the CRC32C of each chunk.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+fn write(
+    py: Python<'_>,
+    fd: RawFd,
+    extents: Vec<(u64, u64, u64)>,
+    on_host: Vec<(u64, u64, u64)>,
+    chunks: (u64, u64, u64),
+    device: Option<i32>,
+    ptx: &[u8],
+    settings: Settings,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(&'static str, Vec<u32>)> {
+    let plan = plan(extents, Some(chunks))?;
+    let pieces = plan.pieces_to_write(settings.piece_nbytes);
+    let chunks = plan.chunks.expect("given above");
+    let ledger = Ledger::new(chunks, settings.piece_nbytes);
+    let crcs = ledger::zeros(chunks.count());
+    let overlay = self::plan(on_host, None)?;
+    let job = job(
+        plan,
+        overlay,
+        Digests::Keep { ledger, crcs },
+        pieces,
+        &settings,
+    );
+    let file = File::to_write(fd, settings.io);
+    file.reserve(chunks.offset, chunks.nbytes);
+    let progress = progress.as_ref();
+    let threads = settings.threads.min(job.control.pieces().len());
+    let ended = match device {
+        // SAFETY: the caller keeps the memory of the extents alive and leaves it alone.
+        None => job.control.run(py, threads, progress, |_| unsafe {
+            host::write(&job, &file)
+        })?,
+        Some(ordinal) => {
+            let shared = on_device(&job, ordinal, ptx, &settings, threads * settings.slots)?;
+            // SAFETY: as above.
+            let work = |worker| unsafe { shared.write(&file, worker) };
+            job.control.run(py, threads, progress, work)?
+        }
+    };
+    ended?;
+    let Digests::Keep { crcs, .. } = job.digests else {
+        unreachable!("made above");
+    };
+    Ok((
+        file.moved.path(),
+        crcs.iter().map(|crc| crc.load(Relaxed)).collect(),
+    ))
+}
+
+fn on_device<'a>(
+    job: &'a Job,
+    ordinal: i32,
+    ptx: &'a [u8],
+    settings: &Settings,
+    staging_slots: usize,
+) -> Result<DeviceJob<'a>> {
+    let device = Device::open(ordinal)?;
+    DeviceJob::new(job, device, ptx, settings, staging_slots)
+}
+
+/// Says why transfers with a CUDA device cannot work here, or returns None.
+#[pyfunction]
+fn obstacle(ordinal: i32) -> Option<String> {
+    cuda::obstacle(ordinal)
+}
+
+/// Moves bytes between files and memory.
+#[pymodule]
+pub mod _native {
+    #[pymodule_export]
+    use super::{NativeError, obstacle, read, write};
+    #[pymodule_export]
+    use crate::settings::Settings;
+
+    /// The most bounce memory that all transfers of the process share.
+    #[pymodule_export]
+    const MAX_POOL_NBYTES: u64 = super::pool::MAX_NBYTES;
+}

@@ -1,0 +1,130 @@
+"""Random transfers through the stand-in for the CUDA driver, in a process of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from google_crc32c import value as crc32c
+from thaw_native import _native
+
+SEED, COUNT = int(sys.argv[1]), int(sys.argv[2])
+PTX = b"no text"
+
+
+class Case:
+    """A payload of known bytes, and memory for random parts of it."""
+
+    def __init__(self, choose: random.Random, path: Path) -> None:
+        self.chunk_nbytes = choose.choice([4096, 8192, 65536, 1 << 20])
+        self.base = choose.choice([4096, 8192])
+        count = choose.choice([1, 3, 40, 400])
+        self.extents, at = [], 0
+        for _ in range(count):
+            at += choose.choice([0, 0, 1, 511, 5000, choose.randrange(200_000)])
+            nbytes = choose.choice([1, 2, 77, 512, 4096, choose.randrange(1, 300_000)])
+            if at + nbytes > 6_000_000:
+                break
+            self.extents.append((at, nbytes))
+            at += nbytes
+        self.nbytes = at + choose.randrange(5000)
+        self.payload = bytearray(self.nbytes)
+        for start, nbytes in self.extents:
+            self.payload[start : start + nbytes] = choose.randbytes(nbytes)
+        self.path = path
+        self.memory = [ctypes.create_string_buffer(n + 3) for _, n in self.extents]
+        self.settings = _native.Settings(
+            choose.choice([1, 2, 5]),
+            choose.choice([4096, 65536, 1 << 20]),
+            choose.choice([1, 2, 3]),
+            choose.choice(["auto", "buffered", "direct"]),
+            choose.random() < 0.8,
+        )
+
+    def triples(self) -> list[tuple[int, int, int]]:
+        return [
+            (self.base + start, ctypes.addressof(memory) + 1, nbytes)
+            for (start, nbytes), memory in zip(self.extents, self.memory, strict=True)
+        ]
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        return self.base, self.nbytes, self.chunk_nbytes
+
+    def digests(self) -> list[int]:
+        step = self.chunk_nbytes
+        return [crc32c(bytes(self.payload[i : i + step])) for i in range(0, self.nbytes, step)]
+
+    def check_read(self, digests: bool) -> None:
+        self.path.write_bytes(b"\xaa" * self.base + self.payload)
+        moved: list[int] = []
+        with self.path.open("rb") as file:
+            size = self.base + self.nbytes
+            expected = self.digests() if digests else []
+            chunks = self.chunks if digests else None
+            pinned = None
+            if digests and SEED % 3 == 0 and self.settings:
+                held = ctypes.create_string_buffer(self.path.read_bytes(), size)
+                pinned = ctypes.addressof(held)
+            _native.read(
+                *(file.fileno(), pinned, size, self.triples(), chunks, expected, 0, PTX),
+                *(self.settings, moved.append),
+            )
+        assert sum(moved) == sum(nbytes for _, nbytes in self.extents)
+        for (start, nbytes), memory in zip(self.extents, self.memory, strict=True):
+            assert memory.raw[1 : 1 + nbytes] == self.payload[start : start + nbytes]
+            assert memory.raw[0] == memory.raw[-1] == memory.raw[-2] == 0
+
+    def check_flipped(self, choose: random.Random) -> None:
+        start, nbytes = choose.choice(self.extents)
+        where = start + choose.randrange(nbytes)
+        digests = self.digests()
+        self.payload[where] ^= 1 << choose.randrange(8)
+        self.path.write_bytes(b"\xaa" * self.base + self.payload)
+        with self.path.open("rb") as file:
+            size = self.base + self.nbytes
+            try:
+                _native.read(
+                    *(file.fileno(), None, size, self.triples(), self.chunks, digests, 0, PTX),
+                    *(self.settings, None),
+                )
+            except _native.NativeError as error:
+                first = self.base + where // self.chunk_nbytes * self.chunk_nbytes
+                assert error.args[0] == "checksum" and error.args[2] == first, error.args
+            else:
+                raise AssertionError("a flipped bit was not found")
+
+    def check_write(self, choose: random.Random) -> None:
+        for (start, nbytes), memory in zip(self.extents, self.memory, strict=True):
+            memory[1 : 1 + nbytes] = bytes(self.payload[start : start + nbytes])
+        there, here = [], []
+        for triple in self.triples():
+            (here if choose.random() < 0.2 else there).append(triple)
+        with self.path.open("w+b") as file:
+            os.ftruncate(file.fileno(), self.base + self.nbytes)
+            _, crcs = _native.write(
+                *(file.fileno(), there, here, self.chunks, 0, PTX, self.settings, None)
+            )
+        assert self.path.read_bytes() == bytes(self.base) + self.payload
+        assert crcs == self.digests()
+
+
+def main() -> None:
+    choose = random.Random(SEED)
+    assert _native.obstacle(0) is None
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(COUNT):
+            case = Case(choose, Path(folder, "payload"))
+            case.check_read(digests=True)
+            case.check_read(digests=False)
+            case.check_write(choose)
+            case.check_flipped(choose)
+    print("done")
+
+
+if __name__ == "__main__":
+    main()

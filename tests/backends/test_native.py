@@ -1,0 +1,132 @@
+"""The native backend against the kit, on every device and by every way that it has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+import thaw
+from thaw.testing import BackendTests
+
+thaw_native = pytest.importorskip("thaw_native")
+HERE = Path(__file__).parent
+
+
+class TestNativeOnTheHost(BackendTests):
+    device = "cpu"
+    settings: ClassVar[Mapping[str, Any]] = {}
+
+    def make_backend(self) -> Any:
+        return thaw_native.NativeBackend(**self.settings)
+
+
+class TestNativeAroundThePageCache(TestNativeOnTheHost):
+    settings: ClassVar[Mapping[str, Any]] = {"io": "direct"}
+
+
+class TestNativeInSmallPieces(TestNativeOnTheHost):
+    settings: ClassVar[Mapping[str, Any]] = {"piece_nbytes": 4096, "threads": 3}
+
+
+@pytest.mark.gpu
+class TestNativeOnTheDevice(TestNativeOnTheHost):
+    device = "cuda"
+
+
+class TestNativeOnTheDeviceAroundThePageCache(TestNativeOnTheDevice):
+    settings: ClassVar[Mapping[str, Any]] = {"io": "direct", "slots": 3}
+
+
+class TestNativeOnTheDeviceInSmallPieces(TestNativeOnTheDevice):
+    settings: ClassVar[Mapping[str, Any]] = {"piece_nbytes": 4096, "threads": 3}
+
+
+class TestNativeWithDigestsOnTheHost(TestNativeOnTheDevice):
+    settings: ClassVar[Mapping[str, Any]] = {"digests": "host"}
+
+
+@pytest.fixture(scope="module")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the stand-in for the CUDA driver."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    folder = tmp_path_factory.mktemp("driver")
+    options = ["-O1", "-std=c++20", "-shared", "-fPIC", "-pthread"]
+    made = [*options, "-o", str(folder / "libcuda.so.1"), str(HERE / "fake_cuda.cpp")]
+    subprocess.run(["g++", *made], check=True)
+    return folder
+
+
+def run_on(driver: Path, seed: int, count: int, refuses: str = "") -> Any:
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "FAKE_CUDA_REFUSES": refuses}
+    command = [sys.executable, str(HERE / "on_fake_cuda.py"), str(seed), str(count)]
+    options = {"env": environment, "capture_output": True, "text": True, "timeout": 120}
+    return subprocess.run(command, check=False, **options)
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_transfers_through_a_driver_that_works_late(fake_driver: Path, seed: int) -> None:
+    done = run_on(fake_driver, seed, 25)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.parametrize("call", ["cuMemHostRegister", "cuMemAlloc", "cuMemcpyHtoDAsync"])
+def test_a_driver_that_refuses_is_an_error_and_no_hang(fake_driver: Path, call: str) -> None:
+    done = run_on(fake_driver, 1, 5, refuses=call)
+    assert done.returncode == 1
+    assert f"{call} failed: CUDA_ERROR_FAKE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": -1}, "negative"),
+        ({"piece_nbytes": 5000}, "power of two"),
+        ({"io": "sideways"}, "'auto', 'buffered' or 'direct'"),
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path: Path, settings: Any, message: str) -> None:
+    thaw.freeze({"a": torch.ones(3)}, tmp_path / "a.thaw", backend="reference")
+    with pytest.raises((ValueError, OverflowError), match=message):
+        thaw.restore(tmp_path / "a.thaw", backend=thaw_native.NativeBackend(**settings))
+
+
+def test_auto_takes_it_and_the_report_says_so(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(1_000_000)}
+    assert thaw.freeze(tensors, tmp_path / "a.thaw").backend == "native"
+    restored = thaw.restore(tmp_path / "a.thaw")
+    assert (restored.report.backend, restored.report.chunks_checked) == ("native", 2)
+    assert torch.equal(restored["a"], tensors["a"])
+
+
+def test_a_cold_file_is_read_around_the_page_cache(tmp_path: Path) -> None:
+    path = tmp_path / "a.thaw"
+    thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="reference")
+    assert thaw.restore(path, backend="native").report.path_ran == "buffered"
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+        except OSError:
+            pytest.skip("the file system has no direct I/O")
+    assert thaw.restore(path, backend="native").report.path_ran == "direct"
+
+
+def test_a_file_in_memory_is_read_through_the_page_cache() -> None:
+    path = Path("/dev/shm", f"thaw-test-{os.getpid()}.thaw")
+    try:
+        thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="native")
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert thaw.restore(path, backend="native").report.path_ran == "buffered"
+    finally:
+        path.unlink(missing_ok=True)
