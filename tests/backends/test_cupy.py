@@ -1,0 +1,430 @@
+"""The CuPy backend: the kit on a device; without one how it probes, cuts plans and joins CRCs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from thaw_format import ChecksumError, Chunks, Digests, FileSource, FileTarget, TruncatedError
+from thaw_format.checksum import crc32c, host_buffer
+
+from thaw import Extent, ReadPlan, TransferError, WritePlan, plugins
+from thaw.pinning import PinnedSource
+from thaw.testing import CHUNK_NBYTES, SHAPES, BackendTests, Sample
+
+thaw_cupy = pytest.importorskip("thaw_cupy")
+joining = pytest.importorskip("thaw_cupy.joining")
+pieces = pytest.importorskip("thaw_cupy.pieces")
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.mark.gpu
+class TestCupyCuda(BackendTests):
+    device = "cuda"
+    settings: ClassVar[dict[str, Any]] = {}
+
+    def make_backend(self) -> Any:
+        return thaw_cupy.CupyBackend(**self.settings)
+
+
+class TestCupyWithChunksLargerThanPieces(TestCupyCuda):
+    settings: ClassVar = {"piece_nbytes": 5 * 4096}
+
+
+class TestCupyWithOneBuffer(TestCupyCuda):
+    settings: ClassVar = {"piece_nbytes": CHUNK_NBYTES, "buffers": 1}
+
+
+class TestCupyWithThreeBuffers(TestCupyCuda):
+    settings: ClassVar = {"piece_nbytes": 2 * CHUNK_NBYTES, "buffers": 3}
+
+
+@pytest.fixture
+def backend() -> Any:
+    backend = thaw_cupy.CupyBackend(piece_nbytes=5 * 4096)
+    support = backend.probe(CUDA)
+    if not support.available:
+        pytest.skip(support.reason)
+    return backend
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Sample:
+    return Sample(tmp_path, SHAPES["several-megabytes"], CUDA)
+
+
+def odd_extents(sample: Sample) -> tuple[Extent, ...]:
+    """Give the extents memory at odd addresses within one allocation."""
+    arena = torch.full((2 * sample.shape.payload_nbytes + 64,), 0x55, dtype=torch.uint8).cuda()
+    extents, at = [], 1
+    for start, nbytes in sample.shape.extents:
+        extents.append(Extent(sample.chunks.offset + start, arena[at : at + nbytes]))
+        at += nbytes + 3 - nbytes % 2
+    return tuple(extents)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_reads_from_pinned_files(backend: Any, tmp_path: Path, shape: str) -> None:
+    sample = Sample(tmp_path, SHAPES[shape], CUDA, base=4099)
+    source = PinnedSource(sample.write_file())
+    try:
+        extents = sample.empty_extents()
+        done = backend.read(source, ReadPlan(extents, sample.digests))
+        sample.assert_read(extents)
+        assert done.path == "pinned"
+    finally:
+        source.close()
+
+
+@pytest.mark.gpu
+def test_it_checks_pinned_files(backend: Any, large: Sample) -> None:
+    large.payload[5_000_000] ^= 0x10
+    source = PinnedSource(large.write_file())
+    try:
+        with pytest.raises(ChecksumError):
+            backend.read(source, ReadPlan(large.empty_extents(), large.digests))
+    finally:
+        source.close()
+
+
+@pytest.mark.gpu
+def test_it_does_not_copy_what_lies_behind_a_pinned_file(backend: Any, large: Sample) -> None:
+    whole = large.write_file()
+    os.truncate(large.path, 5_000_000)
+    whole.close()
+    source = PinnedSource(FileSource(large.path))
+    try:
+        with pytest.raises(TruncatedError):
+            backend.read(source, ReadPlan(large.empty_extents(), large.digests))
+    finally:
+        source.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", ["adjacent", "thousands-of-tiny", "scattered-3", "scattered-5"])
+def test_it_reads_to_odd_addresses_and_writes_from_there(
+    backend: Any, tmp_path: Path, shape: str
+) -> None:
+    sample = Sample(tmp_path, SHAPES[shape], CUDA, base=4097)
+    extents = odd_extents(sample)
+    backend.read(sample.write_file(), ReadPlan(extents, sample.digests))
+    sample.assert_read(extents)
+    written = write(backend, sample, extents)
+    assert list(written) == list(sample.digests.values)
+
+
+@pytest.mark.gpu
+def test_it_writes_extents_of_the_host_beside_those_of_the_device(
+    backend: Any, tmp_path: Path
+) -> None:
+    sample = Sample(tmp_path, SHAPES["scattered-3"], CUDA)
+    mixed = tuple(
+        Extent(extent.offset, extent.memory.cpu() if index % 2 else extent.memory)
+        for index, extent in enumerate(sample.full_extents())
+    )
+    assert list(write(backend, sample, mixed)) == list(sample.digests.values)
+
+
+def write(backend: Any, sample: Sample, extents: tuple[Extent, ...]) -> Sequence[int]:
+    """Write extents to a file of zeros, and check it against the sample."""
+    path = sample.path.with_name("written.bin")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        os.ftruncate(fd, sample.chunks.offset + sample.chunks.nbytes)
+        done = backend.write(FileTarget(path, fd), WritePlan(extents, sample.chunks))
+    finally:
+        os.close(fd)
+    assert path.read_bytes()[sample.chunks.offset :] == sample.payload
+    digests: Sequence[int] = done.digests
+    return digests
+
+
+@pytest.mark.gpu
+def test_it_waits_for_what_the_caller_s_streams_do(backend: Any, large: Sample) -> None:
+    extents = large.empty_extents()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(200_000_000)
+        for extent in extents:
+            extent.memory.fill_(1)
+    backend.read(large.write_file(), ReadPlan(extents, large.digests))
+    large.assert_read(extents)
+
+
+@pytest.mark.gpu
+def test_it_pins_once_and_keeps_no_device_memory(
+    backend: Any, large: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cupy = pytest.importorskip("cupy")
+    pinned: list[int] = []
+    make = cupy.cuda.PinnedMemory
+    monkeypatch.setattr(cupy.cuda, "PinnedMemory", lambda n: pinned.append(n) or make(n))
+    extents, source = large.empty_extents(), large.write_file()
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        backend.read(source, ReadPlan(extents, large.digests))
+    assert pinned == [5 * 4096] * 2
+    assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.gpu
+def test_it_works_again_after_an_interrupt(backend: Any, large: Sample) -> None:
+    source = large.write_file()
+    plan = ReadPlan(large.empty_extents(), large.digests)
+
+    def interrupt(moved: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend.read(source, plan, progress=interrupt)
+    backend.read(source, plan)
+    large.assert_read(plan.extents)
+
+
+@pytest.mark.gpu
+def test_it_says_what_it_could_not_move_when_memory_runs_out(backend: Any, large: Sample) -> None:
+    greedy = thaw_cupy.CupyBackend(piece_nbytes=1 << 44)
+    with pytest.raises(TransferError, match="memory") as caught:
+        greedy.read(large.write_file(), ReadPlan(large.empty_extents(), large.digests))
+    assert (caught.value.offset, caught.value.nbytes) == (4096, 9_000_001)
+
+
+# What follows needs no device.
+
+
+def test_it_is_a_plugin() -> None:
+    points = entry_points(group=plugins.ENTRY_POINT_GROUP, name="cupy")
+    loaded = plugins.load(points)
+    assert loaded.broken == []
+    assert loaded.distributions["cupy"] == "thaw-snapshot-cupy"
+
+
+def test_importing_it_imports_no_cupy() -> None:
+    code = "import sys, thaw_cupy; sys.exit('cupy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"buffers": 0}, {"piece_nbytes": 0}, {"piece_nbytes": -4096}, {"piece_nbytes": 4097}]
+)
+def test_settings_are_checked(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}"):
+        thaw_cupy.CupyBackend(**wrong)
+
+
+class NoDeviceError(RuntimeError):
+    """Stands for the error of CuPy's runtime."""
+
+
+def fake_cupy(*, driver: int = 13000, count: int = 1, error: str = "") -> Any:
+    def get_device_count() -> int:
+        if error:
+            raise NoDeviceError(error)
+        return count
+
+    runtime = SimpleNamespace(
+        driverGetVersion=lambda: driver,
+        getDeviceCount=get_device_count,
+        CUDARuntimeError=NoDeviceError,
+    )
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+
+
+@pytest.mark.parametrize(
+    ("cupy", "torch_count", "device", "reason"),
+    [
+        (fake_cupy(), 1, "cpu", "it moves the memory of CUDA devices, not of 'cpu'"),
+        (fake_cupy(), 1, "meta", "not of 'meta'"),
+        (None, 1, "cuda", "CuPy is not installed"),
+        (fake_cupy(driver=0), 1, "cuda", "there is no CUDA driver"),
+        (fake_cupy(error="no\n CUDA-capable device"), 1, "cuda", "device: no CUDA-capable device"),
+        (fake_cupy(), 0, "cuda", "torch sees no CUDA device"),
+        (fake_cupy(count=2), 1, "cuda:1", "CUDA devices here: 1; there is no cuda:1"),
+        (fake_cupy(count=1), 2, "cuda:1", "CUDA devices here: 1; there is no cuda:1"),
+    ],
+)
+def test_probing_says_why_it_cannot_serve(
+    monkeypatch: pytest.MonkeyPatch, cupy: Any, torch_count: int, device: str, reason: str
+) -> None:
+    pretend(monkeypatch, cupy, torch_count)
+    support = thaw_cupy.CupyBackend().probe(torch.device(device))
+    assert not support.available
+    assert reason in support.reason
+    assert support.path == ""
+
+
+def test_probing_names_the_path_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, fake_cupy(count=2), 2)
+    support = thaw_cupy.CupyBackend().probe(torch.device("cuda", 1))
+    assert support.available
+    assert support.path == "pinned-double-buffer"
+
+
+def test_probing_says_why_cupy_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cupy.py").write_text("raise ImportError('libcudart.so.13:\\n  not found')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    support = thaw_cupy.CupyBackend().probe(CUDA)
+    assert support.reason == "CuPy cannot be imported: libcudart.so.13: not found"
+
+
+def test_probing_with_the_real_cupy_but_no_device() -> None:
+    pytest.importorskip("cupy")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    support = thaw_cupy.CupyBackend().probe(CUDA)
+    assert not support.available
+    assert "CUDA" in support.reason
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, cupy: Any, torch_count: int) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: torch_count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: torch_count)
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=300))
+def test_digests_of_parts_join_to_that_of_the_whole(a: bytes, b: bytes, c: bytes) -> None:
+    joined = joining.join(joining.join(crc32c(a), crc32c(b), len(b)), crc32c(c), len(c))
+    assert joined == crc32c(a + b + c)
+
+
+def test_digests_of_large_parts_join() -> None:
+    a, b = os.urandom(3_000_001), os.urandom(7_654_321)
+    assert joining.join(crc32c(a), crc32c(b), len(b)) == crc32c(a + b)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[tuple[Extent, ...], Chunks]:
+    base, at, extents = draw(st.integers(0, 50)), 0, []
+    for gap, nbytes in draw(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 60)))):
+        at += gap
+        extents.append(Extent(base + at, torch.empty(nbytes, dtype=torch.uint8)))
+        at += nbytes
+    chunks = Chunks(base, at + draw(st.integers(0, 30)), draw(st.integers(1, 70)))
+    return tuple(extents), chunks
+
+
+PIECE_NBYTES = st.integers(1, 90)
+
+
+def wanted(extents: Sequence[Extent]) -> list[tuple[int, int]]:
+    """List every byte of the extents: where it is in the file, and its address."""
+    return [
+        (extent.offset + i, extent.memory.data_ptr() + i)
+        for extent in extents
+        for i in range(extent.nbytes)
+    ]
+
+
+def given_out(found: Sequence[Any]) -> list[tuple[int, int]]:
+    return [
+        (part.start + i, part.address + i)
+        for piece in found
+        for part in piece.parts
+        for i in range(part.nbytes)
+    ]
+
+
+def assert_in_order(found: Sequence[Any], piece_nbytes: int) -> None:
+    assert all(0 < piece.nbytes <= piece_nbytes for piece in found)
+    assert all(a.end <= b.start for a, b in pairwise(found))
+    for piece in found:
+        assert all(piece.start <= p.start <= p.start + p.nbytes <= piece.end for p in piece.parts)
+
+
+def assert_whole_chunks(found: Sequence[Any], chunks: Chunks, indices: Sequence[int]) -> None:
+    """Check that the chunks are those expected, whole, and that they make up the pieces."""
+    for piece in found:
+        assert list(offsets(piece.chunk_parts)) == list(range(piece.start, piece.end))
+    parts = [part for piece in found for part in piece.chunk_parts]
+    assert [part.index for part in parts if part.is_last] == list(indices)
+    for index in indices:
+        own = [part for part in parts if part.index == index]
+        assert list(offsets(own)) == list(range(*chunks.span(index)))
+        assert own[-1].is_last
+
+
+def offsets(parts: Sequence[Any]) -> Iterator[int]:
+    return (part.start + i for part in parts for i in range(part.nbytes))
+
+
+@given(plans(), PIECE_NBYTES)
+def test_pieces_of_a_read_are_the_chunks_that_extents_touch(
+    plan: tuple[tuple[Extent, ...], Chunks], piece_nbytes: int
+) -> None:
+    extents, chunks = plan
+    digests = Digests(chunks, [0] * len(chunks))
+    found = list(pieces.cut_read(ReadPlan(extents, digests), piece_nbytes))
+    touched = {(at - chunks.offset) // chunks.chunk_nbytes for at, _ in wanted(extents)}
+    assert_in_order(found, piece_nbytes)
+    assert_whole_chunks(found, chunks, sorted(touched))
+    assert given_out(found) == wanted(extents)
+
+
+@given(plans(), PIECE_NBYTES)
+def test_pieces_of_a_read_without_digests_are_the_extents_alone(
+    plan: tuple[tuple[Extent, ...], Chunks], piece_nbytes: int
+) -> None:
+    extents, _ = plan
+    found = list(pieces.cut_read(ReadPlan(extents), piece_nbytes))
+    assert_in_order(found, piece_nbytes)
+    assert given_out(found) == wanted(extents)
+    assert sum(piece.nbytes for piece in found) == sum(extent.nbytes for extent in extents)
+    assert all(piece.chunk_parts == () for piece in found)
+
+
+@given(plans(), PIECE_NBYTES)
+def test_pieces_of_a_write_are_the_whole_payload(
+    plan: tuple[tuple[Extent, ...], Chunks], piece_nbytes: int
+) -> None:
+    extents, chunks = plan
+    found = list(pieces.cut_write(WritePlan(extents, chunks), piece_nbytes))
+    assert_in_order(found, piece_nbytes)
+    assert_whole_chunks(found, chunks, range(len(chunks)))
+    assert given_out(found) == wanted(extents)
+
+
+@pytest.mark.parametrize(
+    ("parts", "address"),
+    [
+        ([(100, 8, 5000, True)], 5000),
+        ([(100, 8, 5000, False)], None),
+        ([(100, 7, 5000, True)], None),
+        ([(100, 4, 5000, True), (104, 4, 5004, True)], None),
+        ([], None),
+    ],
+)
+def test_a_piece_goes_straight_to_memory_that_holds_all_of_it(
+    parts: list[tuple[int, int, int, bool]], address: int | None
+) -> None:
+    piece = pieces.Piece(100, 8, tuple(pieces.Part(*part) for part in parts), ())
+    assert piece.device_address == address
+
+
+def test_digests_are_joined_only_within_their_chunk() -> None:
+    data = os.urandom(60)
+    memory = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    chunks = Chunks(0, 60, 25)
+    joiner, found = joining.Joiner(), []
+    for piece in pieces.cut_write(WritePlan((Extent(0, memory),), chunks), 7):
+        crcs = [
+            crc32c(host_buffer(memory[part.start : part.start + part.nbytes]))
+            for part in piece.chunk_parts
+        ]
+        found += joiner.add(piece.chunk_parts, crcs)
+    assert found == [(i, crc32c(data[slice(*chunks.span(i))])) for i in range(3)]
