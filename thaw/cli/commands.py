@@ -158,6 +158,93 @@ def diff(
         raise typer.Exit(FAILED)
 
 
+def bench(
+    path: Subject,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backend",
+            metavar="NAME",
+            help="A backend to measure, or `all`, which is the default. May be given again. One "
+            "that is named must be able to serve here.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="cuda or cpu. By default cuda where there is one.",
+            show_default=False,
+        ),
+    ] = None,
+    repeat: Annotated[
+        int,
+        typer.Option("--repeat", metavar="N", min=1, help="Runs of everything; 3 if not given."),
+    ] = 3,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="Where files are written and removed again: those that are frozen, and those "
+            "that measure the disk. By default the folder of PATH.",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    cold: Annotated[
+        bool,
+        typer.Option("--cold", help="Measure also restores of a file that is not in memory."),
+    ] = False,
+    gib: Annotated[
+        float,
+        typer.Option(
+            "--ceiling-gib",
+            metavar="N",
+            min=0,
+            help="How many GiB each measurement of the machine itself moves at most; 4 if not "
+            "given.",
+        ),
+    ] = 4.0,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the JSON to a file.", show_default=False
+        ),
+    ] = None,
+    plot_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw the results to a .svg or .png file; needs matplotlib.",
+            show_default=False,
+        ),
+    ] = None,
+    rank: Rank = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what this machine can move, and what share of it every backend reaches.
+
+    Each backend restores and freezes the snapshot in fresh processes; what it restores is compared
+    byte for byte with what the reference backend restores. The exit code is 1 if bytes differ or
+    an operation fails, and 3 if no backend can serve. A backend that cannot is listed with the
+    reason.
+    """
+    from .benching import Wish
+    from .benching import bench as run
+
+    backends = backend or ["all"]
+    nbytes = int(gib * (1 << 30))
+    wish = Wish(path, backends, device, folder, repeat, rank, cold, nbytes, json_file, plot_file)
+    if status := run(wish, Output(as_json, quiet)):
+        raise typer.Exit(status)
+
+
 def backends(as_json: Json = False) -> None:
     """List the backends, what each could do here, and why not."""
     from .listing import backends as run
@@ -179,4 +266,4 @@ def version(as_json: Json = False) -> None:
     run(Output(as_json))
 
 
-COMMANDS = (freeze, restore, convert, inspect, verify, diff, backends, formats, version)
+COMMANDS = (freeze, restore, convert, inspect, verify, diff, bench, backends, formats, version)

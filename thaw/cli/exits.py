@@ -8,7 +8,7 @@ OK, FAILED, USAGE, UNAVAILABLE, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141
 
 EXIT_CODES: Mapping[int, str] = {
     OK: "done, and everything checked was right",
-    FAILED: "invalid or mismatched data, an I/O error, or a difference that `diff` found",
+    FAILED: "invalid or mismatched data, an I/O error, or a difference (`diff`, `bench`)",
     USAGE: "wrong usage, or a backend that does not exist",
     UNAVAILABLE: "the backend cannot serve here",
     INTERRUPTED: "interrupted by Ctrl-C",

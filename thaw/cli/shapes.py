@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypedDict
 
+from thaw.bench.shapes import BenchJSON
+
 
 class TensorJSON(TypedDict):
     """One tensor (specification, section 13.1)."""
@@ -165,6 +167,7 @@ OUTPUTS: Mapping[str, Any] = {
     "inspect": InspectJSON,
     "verify": VerifyJSON,
     "diff": DifferenceJSON,
+    "bench": BenchJSON,
     "backends": list[BackendJSON],
     "formats": list[FormatJSON],
     "version": VersionJSON,

@@ -114,7 +114,7 @@ def test_differences_are_exit_1(snapshot: Path, tmp_path: Path) -> None:
         (("inspect", "."), 1, "holds no snapshot"),
         (("verify", "/dev/null"), 1, "character device"),
         (("freeze", "{m}", "-o", "{d}/no/x.thaw"), 1, "No such file"),
-        (("freeze", "{m}", "-o", "{d}/x.thaw", "--backend", "gds"), 2, "known here: auto"),
+        (("freeze", "{m}", "-o", "{d}/x.thaw", "--backend", "warp"), 2, "known here: auto"),
         (("freeze", "{m}", "-o", "{d}/x.thaw", "--names", "zzz"), 1, "no tensor has a name like"),
         (("convert", "{m}", "{d}/x.gguf"), 2, "not plain from its name"),
         (("freeze", "{m}"), 2, "--output"),
