@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from line_rate_page import files as line_rate_files
+
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 MIB = 1 << 20
@@ -135,13 +137,16 @@ def page(raw: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    made = page(json.loads((HERE / "results" / "reference.json").read_text()))
+    made = {PAGE: page(json.loads((HERE / "results" / "reference.json").read_text()))}
+    made |= line_rate_files()
     if "--check" in sys.argv[1:]:
-        if not PAGE.exists() or PAGE.read_text() != made:
-            print("benchmarks/README.md is not what make_pages.py makes", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(made)
+        stale = [p.name for p, text in made.items() if not p.exists() or p.read_text() != text]
+        if stale:
+            print(f"not what make_pages.py makes: {', '.join(stale)}", file=sys.stderr)
+        return 1 if stale else 0
+    for path, text in made.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
     return 0
 
 

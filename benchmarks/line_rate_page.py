@@ -1,0 +1,226 @@
+"""Make benchmarks/line_rate.md and its plots from results/line_rate.json alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bars import Bar, draw
+from line_rate_results import MIB, LineRate, Measured
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "line_rate.json"
+NOTE = """\
+Each case runs in a fresh process. The clock starts after CUDA, the imports and, for thaw, the list
+of backends: *ready* says how long those imports took. It stops when the device is done. *first* is
+the first transfer of a process, *again* a later one with a new destination, *into* one that fills
+tensors which are there. After every sample the tensors are compared with what the seed gives and
+then zeroed, outside the clock. Shares are of the ceiling measured in the same run. *undigested* is
+the same `.thaw` file, opened as a snapshot whose digests are left out: nothing is checked."""
+
+
+def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
+    """Return what the page and the plots hold, by path; nothing where nothing was measured."""
+    if not results.exists():
+        return {}
+    found = LineRate(json.loads(results.read_text()))
+    plots = folder / "plots"
+    return {
+        folder / "line_rate.md": page(found),
+        plots / "line_rate_restore.svg": _restore_plot(found),
+        plots / "line_rate_freeze.svg": _freeze_plot(found),
+    }
+
+
+def page(found: LineRate) -> str:
+    settings, runs = found.raw["settings"], found.raw["runs"]
+    tensors = sorted({row.raw["tensors"] for row in found.rows})
+    moved = max((row.raw["nbytes"] for row in found.rows), default=0)
+    facts = ", ".join(f"{key} {value}" for key, value in runs[-1]["machine"].items())
+    counts = " and ".join(f"{count:,}" for count in tensors)
+    commands = "; ".join(f"`{' '.join(['line_rate.py', *run['command']])}`" for run in runs)
+    parts = [
+        "# Line rate: from files to the device and back",
+        "",
+        "Made by `benchmarks/make_pages.py` from the raw results; do not edit.",
+        "",
+        f"{moved / 1e9:.3f} GB of bf16 in {counts} tensors, device {settings['device']}.",
+        "GB = 10^9 bytes. Raw results: [results/line_rate.json](results/line_rate.json).",
+        f"Machine: {facts}.",
+        f"Commands, on one machine: {commands}.",
+        "",
+        NOTE,
+        "",
+        "## Figures to reach",
+        "",
+        *_table(
+            ("figure to reach", "found", "reached"),
+            ((each.what, each.found, _yes(each.reached)) for each in found.figures()),
+        ),
+        "![Restore from tmpfs](plots/line_rate_restore.svg)",
+        "",
+        *_sections(found),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _sections(found: LineRate) -> list[str]:
+    few = found.of("restore", "undigested", "checkpoint", "many")
+    titled = [
+        ("## Ceilings", ("place", "ceiling", "GB/s", "how"), _ceilings(found)),
+        ("## Restore", _RESTORE, map(_restore_row, few)),
+        (
+            "## Freeze",
+            ("case", "sample", "median s", "spread s", "GB/s", "share", "path", "identical"),
+            map(_freeze_row, found.of("freeze", "freeze-many")),
+        ),
+        ("## Memory", _MEMORY, map(_memory_row, (r for r in found.rows if r.raw["memory"]))),
+        ("## Beside other loaders", _PEERS, _peer_rows(found)),
+        (
+            "## Beside other savers, to tmpfs",
+            ("saver", "s", "GB/s", "version"),
+            map(_save_row, found.of("save")),
+        ),
+        (
+            "## Not measured",
+            ("cases", "why"),
+            _missing(found),
+        ),
+    ]
+    lines = []
+    for title, head, rows in titled:
+        table = list(rows)
+        if table:
+            lines += [title, "", *_table(head, table)]
+        if table and title == "## Freeze":
+            lines += ["![Freeze](plots/line_rate_freeze.svg)", ""]
+    return lines
+
+
+_RESTORE = (
+    *("case", "sample", "tensors", "median s", "spread s", "GB/s", "share"),
+    *("chunks checked", "path", "identical"),
+)
+_MEMORY = ("case", "device MiB", "of torch MiB", "anonymous host MiB", "machine MiB", "path")
+_PEERS = ("loader", "setting", "ready s", "first GB/s", "best GB/s", "identical", "notes")
+
+
+def _restore_row(row: Measured) -> tuple[object, ...]:
+    checked = row.raw["chunks_checked"]
+    return (
+        f"`{row.raw['case']}`",
+        row.raw["what"],
+        f"{row.raw['tensors']:,}",
+        *_timing(row),
+        "" if checked is None else f"{checked:,}",
+        row.raw["path_ran"],
+        _yes(row.raw["identical"]),
+    )
+
+
+def _freeze_row(row: Measured) -> tuple[object, ...]:
+    end = (row.raw["path_ran"], _yes(row.raw["identical"]))
+    return (f"`{row.raw['case']}`", row.raw["what"], *_timing(row), *end)
+
+
+def _timing(row: Measured) -> tuple[str, ...]:
+    samples = row.raw["samples_s"]
+    spread = f"{min(samples):.3f} to {max(samples):.3f}" if len(samples) > 1 else ""
+    share = "" if row.share is None else f"{row.share:.2f}"
+    return f"{row.median_s:.3f}", spread, f"{row.gbps:.2f}", share
+
+
+def _memory_row(row: Measured) -> tuple[object, ...]:
+    keys = ("device_nbytes", "torch_nbytes", "anonymous_nbytes", "machine_nbytes")
+    sizes = (f"{row.raw['memory'][key] / MIB:.0f}" for key in keys)
+    return (f"`{row.raw['case']}`", *sizes, row.raw["path_ran"])
+
+
+def _peer_rows(found: LineRate) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for first in _contenders(found):
+        again = found.find(first.raw["case"], "again")
+        best = max(row.best_gbps for row in (first, again) if row)
+        same = [row.raw["identical"] for row in (first, again) if row]
+        notes = _cell(first.raw["note"] or "digests checked")
+        cells = (f"{first.raw['ready_s']:.2f}", f"{first.gbps:.2f}", f"{best:.2f}")
+        rows.append((*_who(first), *cells, _yes(all(same)), notes))
+    return rows
+
+
+def _save_row(row: Measured) -> tuple[object, ...]:
+    return (row.parts[2], f"{row.median_s:.2f}", f"{row.gbps:.2f}", row.raw["note"])
+
+
+def _contenders(found: LineRate) -> list[Measured]:
+    """Return the first samples of every loader that read from tmpfs, ours before the others."""
+    ours = [row for row in found.of("restore") if row.parts[1] == "tmpfs"]
+    return [row for row in (*ours, *found.of("peer")) if row.raw["what"] == "first"]
+
+
+def _who(row: Measured) -> tuple[str, str]:
+    if row.parts[0] == "peer":
+        return row.parts[2], row.parts[3]
+    return "thaw", f"backend {row.parts[2]}"
+
+
+def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in found.raw["runs"]:
+        for place, each in run["ceilings"].items():
+            newest |= {(place, ceiling["name"]): ceiling for ceiling in each}
+    return [
+        (place, name, _rate(each["gbps"]), _cell("; ".join(map(_way, each["detail"]))))
+        for (place, name), each in newest.items()
+    ]
+
+
+def _missing(found: LineRate) -> list[tuple[object, ...]]:
+    reasons: dict[str, list[str]] = {}
+    for each in found.raw["missing"]:
+        reasons.setdefault(_cell(each["reason"]), []).append(f"`{each['case']}`")
+    return [(", ".join(names), reason) for reason, names in reasons.items()]
+
+
+def _way(way: dict[str, Any]) -> str:
+    """Say how fast one way was that was tried for a ceiling, or why it was not."""
+    return f"{way['how']}: {way['reason'] or _rate(way['gbps'])}"
+
+
+def _rate(gbps: float | None) -> str:
+    return "" if gbps is None else f"{gbps:.2f}"
+
+
+def _restore_plot(found: LineRate) -> str:
+    bars = []
+    for first in _contenders(found):
+        again = found.find(first.raw["case"], "again")
+        best = max(row.best_gbps for row in (first, again) if row)
+        bars.append(Bar(" ".join(_who(first)), (first.gbps, best)))
+    line = found.ceiling("tmpfs/h2d-pinned") or 0.0
+    return draw("Restore from tmpfs to the device", "GB/s", ("first", "best"), bars, line)
+
+
+def _freeze_plot(found: LineRate) -> str:
+    ours = [
+        Bar(f"thaw {row.parts[2]}, {row.parts[1]}", (row.gbps,))
+        for row in found.of("freeze")
+        if row.raw["what"] == "first"
+    ]
+    others = [Bar(f"{row.parts[2]}, {row.parts[1]}", (row.gbps,)) for row in found.of("save")]
+    return draw("Freeze from the device", "GB/s", ("first",), [*ours, *others], 0.0)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return [*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows), ""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _yes(value: bool | None) -> str:
+    return {True: "yes", False: "**no**", None: ""}[value]

@@ -1,0 +1,169 @@
+"""The page of the line-rate benchmark is made from its raw results alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+NBYTES = 16_000_000_000
+
+
+def row(case: str, what: str, *samples_s: float, **more: Any) -> dict[str, Any]:
+    made = {"case": case, "what": what, "samples_s": list(samples_s), "nbytes": NBYTES}
+    made |= {"tensors": 291, "identical": True, "path_ran": "some-path", "chunks_checked": 3829}
+    made |= {"ceiling": "tmpfs/h2d-pinned", "ready_s": 0.125, "resident_share": None}
+    return made | {"memory": {}, "note": "", "run": 0} | more
+
+
+def ceiling(name: str, gbps: float | None, reason: str | None = None) -> dict[str, Any]:
+    way = {"how": "one way", "gbps": gbps, "lowest": gbps, "highest": gbps, "reason": reason}
+    return {"name": name, "gbps": gbps, "detail": [way]}
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    memory = {"device_nbytes": 100 << 20, "torch_nbytes": 0}
+    memory |= {"anonymous_nbytes": 300 << 20, "machine_nbytes": 200 << 20}
+    freezing = {"ceiling": "tmpfs/write", "chunks_checked": None}
+    many = {"tensors": 20_000}
+    rows = [
+        row("restore/tmpfs/native", "first", 0.34, 0.33, 0.35),
+        row("restore/tmpfs/native", "again", 0.31, 0.30, 0.32),
+        row("restore/pinned/native", "pin", 1.0, ceiling=None, identical=None),
+        row("restore/pinned/native", "again", 0.30),
+        row("restore/cold-disk/native", "first", 10.0, ceiling="disk/read-direct"),
+        row("freeze/tmpfs/native", "first", 4.2, **freezing),
+        row("freeze/tmpfs/native", "again", 4.0, **freezing),
+        row("undigested/tmpfs/native", "again", 0.30, chunks_checked=0),
+        row("checkpoint/tmpfs/native", "again", 0.33, chunks_checked=0),
+        row("many/tmpfs/native", "again", 0.35, **many),
+        row("memory/tmpfs/native", "peak", 0.5, ceiling=None, memory=memory),
+        row("peer/tmpfs/other/default", "first", 4.0, note="1.2.3", chunks_checked=None),
+        row("peer/tmpfs/other/default", "again", 2.0, 3.2, note="1.2.3", chunks_checked=None),
+        row("save/tmpfs/other", "first", 20.0, note="1.2.3", **freezing, identical=None),
+    ]
+    ceilings = {
+        "tmpfs": [
+            ceiling("h2d-pinned", 54.5),
+            ceiling("write", 4.1),
+            ceiling("read-direct", None, "tmpfs has no disk"),
+        ],
+        "disk": [ceiling("read-direct", 1.6)],
+    }
+    machine = {"cpu": "some CPU", "cores": 16, "device": "some GPU"}
+    run = {"machine": machine, "boot": "x", "began": "then", "command": [], "ceilings": ceilings}
+    settings = {"device": "cuda", "nbytes": NBYTES, "count": 20_000, "again": 4, "processes": 3}
+    missing = [{"case": "restore/tmpfs/gds", "reason": "no | such backend", "run": 0}]
+    return {"settings": settings, "runs": [run], "rows": rows, "missing": missing}
+
+
+def figures(raw: dict[str, Any]) -> dict[str, tuple[str, bool | None]]:
+    from line_rate_results import LineRate
+
+    return {each.what: (each.found, each.reached) for each in LineRate(raw).figures()}
+
+
+def made(raw: dict[str, Any], folder: Path) -> dict[str, str]:
+    from line_rate_page import files
+
+    results = folder / "line_rate.json"
+    results.write_text(json.dumps(raw))
+    return {path.name: text for path, text in files(results, folder).items()}
+
+
+def test_figures_say_what_was_found(raw) -> None:
+    found = figures(raw)
+    assert found["tmpfs to device, first: at least 45 GB/s"] == ("47.1 GB/s", True)
+    assert found["pinned, then restored: at least 53 GB/s"] == ("53.3 GB/s", True)
+    assert found["pinning itself: at least 15 GB/s"] == ("16.0 GB/s", True)
+    assert found["warm page cache to device, again: at least 50 GB/s"] == ("not measured", None)
+    cold = found["cold disk to device: at least 0.97 of the ceiling"]
+    assert cold == ("1.00 (1.60 of 1.60 GB/s)", True)
+    assert found["freeze to tmpfs: at least 0.95 of the ceiling"][0].startswith("0.98 (4.00 of")
+    assert found["20,000 tensors: within 1.3 times the time of few"] == ("1.13 times", True)
+    checkpoint = "safetensors checkpoint, again: within 1.05 times `.thaw` without digests"
+    assert found[checkpoint] == ("1.10 times", False)
+    host = found["host memory beyond what was there: at most 512 MiB"]
+    assert host == ("300 MiB (memory/tmpfs/native)", True)
+
+
+@pytest.mark.parametrize(
+    "case", ["restore/tmpfs/native", "restore/cold-disk/native", "many/tmpfs/native"]
+)
+def test_a_fast_row_that_is_not_identical_reaches_nothing(raw, case: str) -> None:
+    before = [what for what, (_, reached) in figures(raw).items() if reached]
+    for each in raw["rows"]:
+        if each["case"] == case:
+            each["identical"] = False
+    after = [what for what, (_, reached) in figures(raw).items() if reached]
+    assert set(after) < set(before)
+
+
+def test_slower_is_not_reached(raw) -> None:
+    for each in raw["rows"]:
+        each["samples_s"] = [sample * 2 for sample in each["samples_s"]]
+    found = figures(raw)
+    assert found["tmpfs to device, first: at least 45 GB/s"] == ("23.5 GB/s", False)
+    assert found["freeze to tmpfs: at least 0.95 of the ceiling"][1] is False
+
+
+def test_every_measured_number_of_the_page_comes_from_the_results(raw, tmp_path) -> None:
+    """Change every number of the results: no number of the tables stays, but the figures asked."""
+    from line_rate_page import NOTE
+
+    other = copy.deepcopy(raw)
+    for index, each in enumerate(other["rows"]):
+        factor = 1.7 + 0.09 * index
+        each["samples_s"] = [sample * factor + 0.013 for sample in each["samples_s"]]
+        each["tensors"], each["ready_s"] = each["tensors"] + 7, 0.731
+        each["nbytes"] += 3_000_000_000
+        if each["chunks_checked"] is not None:
+            each["chunks_checked"] += 172
+        each["memory"] = {key: value + (77 << 20) for key, value in each["memory"].items()}
+        each["note"] = each["note"] and "9.8"
+    for ceilings in other["runs"][0]["ceilings"].values():
+        for each in (way for one in ceilings for way in (one, *one["detail"])):
+            each["gbps"] = each["gbps"] and each["gbps"] * 1.37
+    other["runs"][0]["machine"]["cores"] = 15
+    asked = re.compile(r"(at least|at most|within) [\d.]+|20,000 tensors:|`[^`]*`|10\^9|bf16|h2d")
+
+    def numbers(text: str) -> list[str]:
+        measured = asked.sub("", text.replace(NOTE, ""))
+        return re.findall(r"\d[\d,.]*", measured)
+
+    before, after = (numbers(made(each, tmp_path)["line_rate.md"]) for each in (raw, other))
+    assert len(before) == len(after) > 80
+    same = [(a, b) for a, b in zip(before, after, strict=True) if a == b]
+    assert same == [], made(raw, tmp_path)["line_rate.md"]
+
+
+def test_plots_are_svg_of_the_same_rows(raw, tmp_path) -> None:
+    found = made(raw, tmp_path)
+    assert found.keys() == {"line_rate.md", "line_rate_restore.svg", "line_rate_freeze.svg"}
+    for name in ("line_rate_restore.svg", "line_rate_freeze.svg"):
+        texts = [each.text for each in ElementTree.fromstring(found[name]).iter() if each.text]
+        assert any("GB/s" in text for text in texts)
+    assert "47.1 / 53.3 GB/s" in found["line_rate_restore.svg"]
+    assert "4.0 / 8.0 GB/s" in found["line_rate_restore.svg"]
+
+
+def test_what_was_not_measured_is_on_the_page(raw, tmp_path) -> None:
+    assert "| `restore/tmpfs/gds` | no \\| such backend |" in made(raw, tmp_path)["line_rate.md"]
+
+
+def test_ceilings_say_how_and_why_not(raw, tmp_path) -> None:
+    page = made(raw, tmp_path)["line_rate.md"]
+    assert "| tmpfs | h2d-pinned | 54.50 | one way: 54.50 |" in page
+    assert "| tmpfs | read-direct |  | one way: tmpfs has no disk |" in page
+
+
+def test_no_results_make_no_page(tmp_path) -> None:
+    from line_rate_page import files
+
+    assert files(tmp_path / "none.json", tmp_path) == {}
