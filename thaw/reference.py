@@ -13,6 +13,7 @@ from thaw_format import Source, Target, format_error
 from thaw_format.checksum import HostBuffer, extend, host_buffer
 
 from .backend import Backend, Extent, Progress, ReadPlan, Support, Transfer, WritePlan
+from .errors import TransferError
 
 _PIECE_NBYTES = 4 << 20
 _T = TypeVar("_T")
@@ -149,7 +150,11 @@ def _read_piece(source: Source, offset: int, parts: list[_Part], crc: int, *, ch
         for part in parts
     ]
     buffers = [host_buffer(memory) for memory in bounce]
-    source.read_into(offset, buffers)
+    try:
+        source.read_into(offset, buffers)
+    except OSError as error:
+        nbytes = sum(part.nbytes for part in parts)
+        raise TransferError(f"reading failed: {error}", offset=offset, nbytes=nbytes) from error
     if check:
         for buffer in buffers:
             crc = extend(crc, buffer)

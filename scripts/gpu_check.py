@@ -1,0 +1,360 @@
+"""Test every backend on this machine's GPU and measure it, with no network and nothing installed.
+
+    python scripts/gpu_check.py --wheels DIR --output DIR
+
+DIR holds wheels of what the machine lacks and of the native backend. All of them are unpacked into
+a folder that is removed at the end; the other distributions of this repository run from the
+checkout. Writes parity.json (results by backend and device), parity.xml and line_rate.json.
+`--tests PATH` and `--select EXPRESSION` try the script where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from result_log import read_log
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = [ROOT, ROOT / "backends" / "cupy", ROOT / "backends" / "gds"]
+TESTS = ["tests/parity", "tests/backends", "tests/thaw/test_reference.py", "tests/thaw/cuda"]
+NATIVE = "thaw_snapshot_native"
+_MAX_STARTS = 8
+_BENCH_START_S = 30
+_WRAP_UP_S = 15
+
+say = partial(print, flush=True)  # in step with what children print
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the tests of one backend on one device."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, test: str, outcome: str, why: str) -> None:
+        if outcome == "passed":
+            self.passed += 1
+        elif outcome == "skipped":
+            self.skipped += 1
+            self.reasons[why] = self.reasons.get(why, 0) + 1
+        else:
+            self.failed += 1
+            self.failures.append({"test": test, "why": why})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where everything is: the folder of installed wheels, and the environment of children."""
+
+    site: Path
+    peers: Path
+    output: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = [ROOT, ROOT / "formats", *OURS[1:], self.site, ROOT / "scripts"]
+        return os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, path)),
+            # What else the machine has installed must not take part.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
+
+    def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=self.environment,
+            text=True,
+            check=False,
+            **options,
+        )
+
+
+def main() -> int:
+    options = parse()
+    deadline = time.monotonic() + options.limit_s
+    with tempfile.TemporaryDirectory(prefix="thaw-gpu-check-") as folder:
+        place = Place(Path(folder, "site"), Path(folder, "peers"), options.output.resolve())
+        place.output.mkdir(parents=True, exist_ok=True)
+        prepare(place, options.wheels)
+        machine = describe_machine(place, options.wheels)
+        say(json.dumps(machine, indent=1))
+        place.run("-m", "thaw", "backends")
+        statuses = []
+        if not options.bench_only:
+            statuses.append(check(place, options, machine, deadline))
+        if not options.tests_only:
+            statuses.append(measure(place, machine["commit"], deadline))
+    return 1 if any(statuses) else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--wheels", type=Path, help="holds wheels, and the file `commit` if no git")
+    parser.add_argument("--output", type=Path, default=Path("build", "gpu_check"))
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--tests-only", action="store_true")
+    only.add_argument("--bench-only", action="store_true")
+    parser.add_argument("--limit-s", type=float, default=540)
+    parser.add_argument("--tests", action="append", metavar="PATH", help=f"instead of {TESTS}")
+    parser.add_argument("--select", default="gpu", help="marks to select, as pytest's -m")
+    return parser.parse_args()
+
+
+# Installing
+
+
+def prepare(place: Place, wheels: Path | None) -> None:
+    """Unpack wheels, and make the entry points of the checkout visible."""
+    place.site.mkdir(parents=True)
+    chosen, apart = choose_wheels(wheels)
+    install(place, place.site, chosen)
+    install(place, place.peers / "thaw-vllm", apart)
+    for folder in OURS:
+        write_metadata(folder, place.site)
+
+
+def install(place: Place, target: Path, wheels: Sequence[Path]) -> None:
+    """Unpack wheels; one that does not fit this machine takes no other along."""
+    command = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+    command += ["--no-cache-dir", "--upgrade", "--target", str(target)]
+    if not wheels or not place.run(*command, *wheels, capture_output=True).returncode:
+        return
+    for wheel in wheels:
+        done = place.run(*command, wheel, capture_output=True)
+        if done.returncode:
+            say(f"left out: {wheel.name} ({done.stderr.strip()})")
+
+
+def choose_wheels(wheels: Path | None) -> tuple[list[Path], list[Path]]:
+    """Part the wheels to install from those of others that install packages with our names."""
+    chosen, apart = [], []
+    for path in sorted(wheels.resolve().glob("*.whl")) if wheels else []:
+        distribution = path.name.split("-")[0]
+        ours = distribution == "thaw_snapshot" or distribution.startswith("thaw_snapshot_")
+        if ours and distribution != NATIVE:
+            say(f"left out: {path.name} (the checkout is what is tested)")
+        elif not ours and any(name.split("_")[0] == "thaw" for name in packages(path)):
+            apart.append(path)
+        else:
+            chosen.append(path)
+    return chosen, apart
+
+
+def packages(wheel: Path) -> set[str]:
+    """Name what a wheel installs at the top."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.split("/")[0] for name in archive.namelist()}
+    return {name for name in names if not name.endswith((".dist-info", ".data"))}
+
+
+def write_metadata(folder: Path, site: Path) -> None:
+    """Write what tells Python of a distribution that runs from the checkout."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [
+        line
+        for group, points in project.get("entry-points", {}).items()
+        for line in (f"[{group}]", *(f"{key} = {value}" for key, value in points.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join([*lines, ""]))
+
+
+# The machine
+
+VERSIONS = """
+import json, torch
+from importlib.metadata import PackageNotFoundError, version
+found = {"torch": torch.__version__, "cuda": torch.version.cuda}
+for name in ("cupy-cuda13x", "cupy-cuda12x", "kvikio-cu13", "kvikio-cu12", "pytest", "hypothesis",
+             "thaw-snapshot-native"):
+    try:
+        found[name] = version(name)
+    except PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+def describe_machine(place: Place, wheels: Path | None) -> dict[str, Any]:
+    """Say on what, of what and when this was run."""
+    gpus = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    names = [line.rsplit(", ", 1) for line in gpus.splitlines()]
+    versions = place.run("-c", VERSIONS, capture_output=True).stdout.strip()
+    return {
+        "gpu": ", ".join(name for name, *_ in names) or "none",
+        "driver": names[0][-1] if names else "none",
+        "processor": f"{len(os.sched_getaffinity(0))} x {platform.machine()}",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "versions": json.loads(versions or "{}"),
+        "commit": _commit(wheels),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit(wheels: Path | None) -> str:
+    commit = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
+    if commit:
+        changed = _output("git", "-C", str(ROOT), "status", "--porcelain")
+        return f"{commit} with changes" if changed else commit
+    file = wheels / "commit" if wheels else None
+    return file.read_text().strip() if file and file.exists() else "unknown"
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+# Testing
+
+
+def check(
+    place: Place, options: argparse.Namespace, machine: dict[str, Any], deadline: float
+) -> int:
+    """Run the tests, whatever happens to the process; write and show what became of them."""
+    began = time.monotonic()
+    log = place.output / "tests.jsonl"
+    log.unlink(missing_ok=True)
+    ended, starts = "", 0
+    while not ended and starts < _MAX_STARTS and time.monotonic() < deadline:
+        starts += 1
+        ended = run_tests(place, options, log, deadline)
+    complete = ended in {"0", "1", "5"}  # pytest's own: all well, failures, or no test left
+    results = collect(log)
+    elapsed_s = round(time.monotonic() - began, 1)
+    document = {
+        "machine": machine,
+        "complete": complete,
+        "elapsed_s": elapsed_s,
+        "results": {
+            backend: {device: asdict(tally) for device, tally in devices.items()}
+            for backend, devices in results.items()
+        },
+    }
+    (place.output / "parity.json").write_text(json.dumps(document, indent=1) + "\n")
+    show(results, complete, elapsed_s)
+    tallies = [tally for devices in results.values() for tally in devices.values()]
+    good = complete and any(t.passed for t in tallies) and not any(t.failed for t in tallies)
+    return 0 if good else 1
+
+
+def run_tests(place: Place, options: argparse.Namespace, log: Path, deadline: float) -> str:
+    """Run the tests that have not begun yet; return pytest's status, "" if the process died."""
+    tests = [test for test in options.tests or TESTS if (ROOT / test.split("::")[0]).exists()]
+    command = ["-m", "pytest", *tests, "-m", options.select, "-q", "-p", "no:cacheprovider"]
+    command += ["-p", "result_log", "--results", str(log), "-p", "_hypothesis_pytestplugin"]
+    # The options of pyproject.toml are for plugins that may not be here.
+    command += ["-c", "pyproject.toml", "-o", "addopts=", "--import-mode=importlib"]
+    command += ["--strict-markers", "--continue-on-collection-errors"]
+    command += [f"--junitxml={place.output / 'parity.xml'}"]
+    try:
+        place.run(*command, timeout=max(1.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        say("the time for the tests is over")
+    lines = list(read_log(log)) if log.exists() else []
+    return next((each["end"] for each in lines if "end" in each), "")
+
+
+def collect(log: Path) -> dict[str, dict[str, Tally]]:
+    """Sort results by backend and device; a test that began and never ended has failed."""
+    ended: dict[str, tuple[str, str]] = {}
+    for each in read_log(log) if log.exists() else ():
+        if "began" in each:
+            ended[each["began"]] = (
+                "failed",
+                "it never ended: the process died, hung or ran out of time",
+            )
+        elif "test" in each:
+            ended[each["test"]] = (each["outcome"], each["why"])
+    results: dict[str, dict[str, Tally]] = {}
+    for test, (outcome, why) in ended.items():
+        backend, device = subject(test)
+        devices = results.setdefault(backend, {})
+        devices.setdefault(device, Tally()).add(test, outcome, why)
+    return results
+
+
+def subject(test: str) -> tuple[str, str]:
+    """Tell from a test's name which backend it tests, and on which device."""
+    if named := re.search(r"\[([\w-]+?)-(cpu|cuda)\b", test):
+        return named[1], named[2]
+    if named := re.search(r"tests/(?:backends|thaw)/test_(\w+)\.py", test):
+        compat = "-compat" if named[1] == "gds" and "Compat" in test else ""
+        return named[1] + compat, "cuda"
+    return "thaw.cuda", "cuda"
+
+
+def show(results: dict[str, dict[str, Tally]], complete: bool, elapsed_s: float) -> None:
+    say(f"\n{'backend':14} {'device':6} {'passed':>6} {'failed':>6} {'skipped':>7}")
+    for backend, devices in sorted(results.items()):
+        for device, tally in sorted(devices.items()):
+            counts = f"{tally.passed:6} {tally.failed:6} {tally.skipped:7}"
+            say(f"{backend:14} {device:6} {counts}  {'; '.join(tally.reasons)}")
+    for tally in (tally for devices in results.values() for tally in devices.values()):
+        for failure in tally.failures:
+            say(f"FAILED {failure['test']}: {failure['why']}")
+    say(f"{'complete' if complete else 'NOT COMPLETE'}, {elapsed_s} s")
+
+
+# Measuring
+
+
+def measure(place: Place, commit: str, deadline: float) -> int:
+    """Run the benchmark with the time that is left."""
+    left_s = deadline - time.monotonic() - _WRAP_UP_S
+    if left_s < _BENCH_START_S:
+        say("no time is left to measure")
+        return 1
+    command: list[str] = [sys.executable, str(ROOT / "benchmarks" / "line_rate.py")]
+    command += ["--out", str(place.output / "line_rate.json"), "--commit", commit]
+    command += ["--budget-s", f"{left_s * 0.8:.0f}", "--timeout-s", f"{min(180, left_s / 2):.0f}"]
+    command += ["--peers", str(place.peers)] if place.peers.exists() else []
+    return _run_until(command, place, left_s)
+
+
+def _run_until(command: Sequence[str], place: Place, limit_s: float) -> int:
+    """Run a program; when time is over ask it to end, so that it removes its files."""
+    with subprocess.Popen(command, cwd=ROOT, env=place.environment) as child:
+        try:
+            return child.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            say("the time to measure is over")
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(_WRAP_UP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
