@@ -225,11 +225,15 @@ impl File {
                 if interrupted() {
                     continue;
                 }
-                return Err(Error::io("writing", start + done, nbytes - done));
+                if last_errno() != libc::EINVAL {
+                    return Err(Error::io("writing", start + done, nbytes - done));
+                }
             }
-            done += wrote as u64;
-            self.moved.direct.fetch_add(wrote as u64, Relaxed);
-            if done % PAGE_NBYTES != 0 {
+            let wrote = wrote.max(0) as u64;
+            done += wrote;
+            self.moved.direct.fetch_add(wrote, Relaxed);
+            // An alignment that the file system refuses, or a limit within a page.
+            if wrote == 0 || done % PAGE_NBYTES != 0 {
                 let part = Part {
                     start: start + done,
                     nbytes: nbytes - done,

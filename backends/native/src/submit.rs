@@ -12,8 +12,6 @@ use crate::queueing::{Pause, mark, read, reset, scatter};
 use crate::source::Source;
 use crate::tally::Tally;
 
-/// How many pieces are handed over before the stream is told to say when they are done.
-const HANDED_AT_ONCE: usize = 4;
 /// How many pieces of a pinned source are under way on each stream.
 const PINNED_AT_ONCE: usize = 4;
 
@@ -87,33 +85,24 @@ impl<'a> Submitter<'a> {
         self.tally.finish()
     }
 
-    /// Hands over a few pieces to the stream whose turn it is.
+    /// Hands over a piece, if there is one, to the stream whose turn it is.
     ///
     /// # Safety
     /// As `run`.
     unsafe fn hand_over(&mut self) -> Result<usize> {
-        let (stream, mut count) = (self.next, 0);
-        while count < HANDED_AT_ONCE {
-            let Some(filled) = self.next_filled(stream) else {
-                break;
-            };
-            let (piece, ticket) = (filled.piece, self.tickets[stream].wrapping_add(1));
-            self.landing[stream].push_back(Landing { filled, ticket });
-            // SAFETY: the piece is left alone until it has landed.
-            unsafe { self.send(stream, piece, filled.from) }
-                .map_err(|error| error.at(piece.start, piece.end))?;
-            count += 1;
-        }
-        if count > 0 {
-            self.tickets[stream] = self.tickets[stream].wrapping_add(1);
-            mark(
-                &self.cuda.copies[stream],
-                self.done(stream),
-                self.tickets[stream],
-            )?;
-            self.next = (stream + 1) % STREAMS;
-        }
-        Ok(count)
+        let stream = self.next;
+        let Some(filled) = self.next_filled(stream) else {
+            return Ok(0);
+        };
+        let (piece, ticket) = (filled.piece, self.tickets[stream].wrapping_add(1));
+        self.landing[stream].push_back(Landing { filled, ticket });
+        self.tickets[stream] = ticket;
+        self.next = (stream + 1) % STREAMS;
+        // SAFETY: the piece is left alone until it has landed.
+        unsafe { self.send(stream, piece, filled.from) }
+            .and_then(|()| mark(&self.cuda.copies[stream], self.done(stream), ticket))
+            .map_err(|error| error.at(piece.start, piece.end))?;
+        Ok(1)
     }
 
     fn next_filled(&self, stream: usize) -> Option<Filled> {
