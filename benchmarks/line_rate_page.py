@@ -34,6 +34,26 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
     }
 
 
+def headline(found: LineRate) -> str:
+    """Say in a sentence what was measured first, beside the best of the others."""
+    first, again = (found.find("restore/tmpfs/native", what) for what in ("first", "again"))
+    others = {
+        what: max((row.gbps for row in found.of("peer") if row.raw["what"] == what), default=None)
+        for what in ("first", "again")
+    }
+    bus, machine = found.ceiling("tmpfs/h2d-pinned"), found.raw["runs"][-1]["machine"]
+    if None in (first, again, bus, *others.values()):
+        return "The line rate has not been measured on a GPU yet."
+    assert first and again
+    return (
+        f"On one {machine['device']} whose bus moved {bus:.1f} GB/s in the same run, "
+        f"{first.raw['nbytes'] / 1e9:.0f} GB of bf16 in tmpfs, every chunk checked: "
+        f"{first.gbps:.1f} GB/s in the first restore of a fresh process, {again.gbps:.1f} "
+        f"afterwards; the best other loader in that run {others['first']:.1f} and "
+        f"{others['again']:.1f}, unchecked."
+    )
+
+
 def page(found: LineRate) -> str:
     settings, runs = found.raw["settings"], found.raw["runs"]
     tensors = sorted({row.raw["tensors"] for row in found.rows})

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from line_rate_page import RESULTS, headline
 from line_rate_page import files as line_rate_files
+from line_rate_results import LineRate
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
+FRONT = HERE.parent / "README.md"
+BEGIN, END = "<!-- made by benchmarks/make_pages.py -->", "<!-- end -->"
 MIB = 1 << 20
 NOTE = """\
 `load_file` maps the file: its tensors are the page cache itself, no memory is filled, nothing is
@@ -136,9 +141,20 @@ def page(raw: dict[str, Any]) -> str:
     )
 
 
+def front(text: str, sentence: str) -> str:
+    """Put a sentence between the marks of the project's README."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    lines = textwrap.fill(sentence, 118)
+    return f"{before}{BEGIN}\n{lines}\n{END}{after}"
+
+
 def main() -> int:
     made = {PAGE: page(json.loads((HERE / "results" / "reference.json").read_text()))}
     made |= line_rate_files()
+    if RESULTS.exists():
+        found = LineRate(json.loads(RESULTS.read_text()))
+        made[FRONT] = front(FRONT.read_text(), headline(found))
     if "--check" in sys.argv[1:]:
         stale = [p.name for p, text in made.items() if not p.exists() or p.read_text() != text]
         if stale:
