@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::error::{Error, Result};
 use crate::memory::{PAGE_NBYTES, align_down, align_up};
 use crate::plan::Part;
+use crate::ring;
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
@@ -28,17 +29,26 @@ pub enum Io {
 pub struct Moved {
     /// Through the page cache.
     pub buffered: AtomicU64,
-    /// Around the page cache.
+    /// Around the page cache, by plain system calls.
     pub direct: AtomicU64,
+    /// Around the page cache, through io_uring.
+    pub ring: AtomicU64,
 }
 
 impl Moved {
     /// The ways that were really taken.
-    pub fn path(&self) -> &'static str {
-        match (self.direct.load(Relaxed), self.buffered.load(Relaxed)) {
-            (0, _) => "buffered",
-            (_, 0) => "direct",
-            _ => "direct+buffered",
+    pub fn path(&self) -> String {
+        let ways = [
+            ("io_uring", &self.ring),
+            ("direct", &self.direct),
+            ("buffered", &self.buffered),
+        ];
+        let taken = ways.iter().filter(|(_, nbytes)| nbytes.load(Relaxed) > 0);
+        let names: Vec<_> = taken.map(|(name, _)| *name).collect();
+        if names.is_empty() {
+            "buffered".to_string()
+        } else {
+            names.join("+")
         }
     }
 }
@@ -137,27 +147,61 @@ impl File {
         let (from, until) = (align_down(start), align_up(end));
         let mut at = from;
         loop {
-            let (place, left) = ((to + at - from) as *mut c_void, (until - at) as usize);
             // SAFETY: the caller vouches for the room.
-            let done = unsafe { libc::pread(direct, place, left, at as i64) };
-            if done < 0 && interrupted() {
-                continue;
+            let read = unsafe { self.read_around(direct, to + at - from, at, until - at) };
+            let refused = match &read {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => error.raw_os_error() == Some(libc::EINVAL),
+                Ok(done) => *done == 0,
+            };
+            match read {
+                Err(error) if !refused => {
+                    let (call, offset, nbytes) = ("reading", at, end - at);
+                    return Err(Error::Io {
+                        call,
+                        error,
+                        offset,
+                        nbytes,
+                    });
+                }
+                read => at += read.unwrap_or(0),
             }
-            if done < 0 && last_errno() != libc::EINVAL {
-                return Err(Error::io("reading", at, end - at));
-            }
-            at += done.max(0) as u64;
-            self.moved.direct.fetch_add(done.max(0) as u64, Relaxed);
             if at >= end {
                 return Ok(());
             }
             // The end of the file, or an alignment that the file system refuses.
-            if done <= 0 || at % PAGE_NBYTES != 0 {
+            if refused || at % PAGE_NBYTES != 0 {
                 let (at, done_before) = (at.max(start), at.max(start) - from);
                 // SAFETY: as above.
                 return unsafe { self.read_buffered(to + done_before, at, end - at) };
             }
         }
+    }
+
+    /// Reads whole pages around the page cache, through io_uring where there is one.
+    ///
+    /// # Safety
+    /// There must be room for `nbytes` at `to`.
+    unsafe fn read_around(
+        &self,
+        direct: RawFd,
+        to: u64,
+        start: u64,
+        nbytes: u64,
+    ) -> std::io::Result<u64> {
+        // SAFETY: the caller vouches for the room.
+        if let Some(read) = unsafe { ring::read(direct, to, start, nbytes) } {
+            let done = read?;
+            self.moved.ring.fetch_add(done, Relaxed);
+            return Ok(done);
+        }
+        // SAFETY: as above.
+        let done = unsafe { libc::pread(direct, to as *mut c_void, nbytes as usize, start as i64) };
+        if done < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        self.moved.direct.fetch_add(done as u64, Relaxed);
+        Ok(done as u64)
     }
 
     unsafe fn read_buffered(&self, to: u64, start: u64, nbytes: u64) -> Result<()> {

@@ -19,6 +19,7 @@ mod plan;
 mod pool;
 mod python;
 mod queueing;
+mod ring;
 mod settings;
 mod source;
 mod submit;

@@ -98,7 +98,7 @@ fn read(
     ptx: &[u8],
     settings: Settings,
     progress: Option<Py<PyAny>>,
-) -> PyResult<&'static str> {
+) -> PyResult<String> {
     let plan = plan(extents, chunks)?;
     let digests = match plan.chunks {
         None => Digests::None,
@@ -163,7 +163,7 @@ fn write(
     ptx: &[u8],
     settings: Settings,
     progress: Option<Py<PyAny>>,
-) -> PyResult<(&'static str, Vec<u32>)> {
+) -> PyResult<(String, Vec<u32>)> {
     let plan = plan(extents, Some(chunks))?;
     let pieces = plan.pieces_to_write(settings.piece_nbytes);
     let chunks = plan.chunks.expect("given above");

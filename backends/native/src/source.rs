@@ -33,10 +33,10 @@ impl Source {
     }
 
     /// The way that was really taken.
-    pub fn path(&self) -> &'static str {
+    pub fn path(&self) -> String {
         match self {
             Source::File(file) => file.moved.path(),
-            Source::Pinned { .. } => "pinned",
+            Source::Pinned { .. } => "pinned".to_string(),
         }
     }
 }
