@@ -18,7 +18,7 @@ SHOWN_LINES = 40
 
 
 def main() -> int:
-    environment.enter("demo", [".", MODEL], _inputs())
+    environment.enter("demo", [[".", MODEL]], _inputs())
     checkpoint = _checkpoint()
     with tempfile.TemporaryDirectory(prefix="thaw-demo-") as folder:
         for command in (

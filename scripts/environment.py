@@ -15,12 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 
-def enter(name: str, requirements: list[str], inputs: list[Path]) -> None:
+def enter(name: str, requirements: list[list[str]], inputs: list[Path]) -> None:
     """Return if inside the environment `.venv/NAME`, else prepare it and run this script there.
 
     Args:
         name: the folder below `.venv/`.
-        requirements: arguments of `pip install`, relative to the root of the checkout.
+        requirements: arguments of `pip install`, relative to the root of the checkout; one run of
+            pip after the other.
         inputs: files whose change calls for another installation.
     """
     folder = ROOT / ".venv" / name
@@ -61,7 +62,7 @@ def _check_python() -> None:
             fail(f"Python's module {module} is missing; install python{found}-venv or its like")
 
 
-def _prepare(folder: Path, requirements: list[str], inputs: list[Path]) -> None:
+def _prepare(folder: Path, requirements: list[list[str]], inputs: list[Path]) -> None:
     stamp = folder / "installed.txt"
     origin = f"{folder} {sys.base_prefix} {sys.version.split()[0]}"
     wanted = [origin, _digest(requirements, inputs)]
@@ -72,13 +73,14 @@ def _prepare(folder: Path, requirements: list[str], inputs: list[Path]) -> None:
         print(f"making {folder}", flush=True)
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], "cannot make an environment")
     stamp.unlink(missing_ok=True)
-    print(f"installing {' '.join(requirements)} (PyTorch is large: minutes)", flush=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input", "--quiet"]
-    _run([*pip, *requirements], "pip could not install thaw; what it printed above says why")
+    for each in requirements:
+        print(f"installing {' '.join(each)} (PyTorch is large: minutes)", flush=True)
+        _run([*pip, *each], "pip could not install thaw; what it printed above says why")
     stamp.write_text("\n".join(wanted) + "\n")
 
 
-def _digest(requirements: list[str], inputs: list[Path]) -> str:
+def _digest(requirements: list[list[str]], inputs: list[Path]) -> str:
     digest = hashlib.sha256(repr(requirements).encode())
     for path in sorted(inputs):
         digest.update(f"\0{path}\0".encode() + path.read_bytes())

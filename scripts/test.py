@@ -39,7 +39,7 @@ STEPS: dict[str, list[str]] = {
 
 
 def main() -> int:
-    environment.enter("test", ["-e", ".[dev]", *BACKENDS], _inputs())
+    environment.enter("test", [["-e", ".[dev]"], BACKENDS], _inputs())
     if sys.argv[1:]:
         return _run(["pytest", *sys.argv[1:]])
     for name, command in STEPS.items():
