@@ -48,7 +48,7 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
         extents.append((cluster.source, Extent(cluster.offset, memory)))
     nbytes = sum(cluster.nbytes for cluster in clusters)
     reads = plan_reads(snapshot, extents)
-    return RestorePlan(nbytes, reads, targets, tuple(copies), tuple(compared))
+    return RestorePlan(nbytes, reads, len(targets), lambda: targets, tuple(copies), tuple(compared))
 
 
 def _in_place(cluster: _Cluster, snapshot: Snapshot, layout: Layout) -> torch.Tensor:

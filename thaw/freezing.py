@@ -18,6 +18,7 @@ from thaw_format import (
     FileTarget,
     Layout,
     Shard,
+    collector_paused,
     layout_tensors,
     open_rank_files,
     rank_file,
@@ -71,7 +72,8 @@ def freeze(
     """
     began = time.perf_counter()
     shard = shard or Shard()
-    layout = layout_tensors(take_census(subject).tensors)
+    with collector_paused():
+        layout = layout_tensors(take_census(subject).tensors)
     description = Description(
         kind=kind,
         shard=shard,
@@ -146,11 +148,12 @@ def _device(layout: Layout) -> torch.device:
 
 
 def _plan(layout: Layout, chunks: Chunks) -> WritePlan:
-    return WritePlan(
-        tuple(
-            Extent(chunks.offset + storage.offset, memory)
-            for storage, memory in zip(layout.storages, layout.memory, strict=True)
-            if storage.nbytes
-        ),
-        chunks,
-    )
+    with collector_paused():
+        return WritePlan(
+            tuple(
+                Extent(chunks.offset + storage.offset, memory)
+                for storage, memory in zip(layout.storages, layout.memory, strict=True)
+                if storage.nbytes
+            ),
+            chunks,
+        )

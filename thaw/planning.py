@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from thaw_format import STORAGE_ALIGNMENT, Snapshot, Storage, align, tensor_view
+from thaw_format import (
+    STORAGE_ALIGNMENT,
+    Snapshot,
+    Storage,
+    align,
+    collector_paused,
+    tensor_view,
+)
 
 from .arena import allocate
 from .backend import Extent, ReadPlan
@@ -23,14 +30,16 @@ class RestorePlan:
     Attributes:
         nbytes: the bytes of the storages or targets, without the gaps between them.
         reads: a plan for each source and device.
-        tensors: what is handed out, by name.
+        count: how many tensors are handed out.
+        tensors: makes what is handed out, by name; may be called while the bytes move.
         copies: to be made after the reads.
         twins: tensors that are tied in the target but stored apart, to be compared at the end.
     """
 
     nbytes: int
     reads: tuple[tuple[int, torch.device, ReadPlan], ...]
-    tensors: Mapping[str, torch.Tensor]
+    count: int
+    tensors: Callable[[], Mapping[str, torch.Tensor]]
     copies: tuple[Copy, ...] = ()
     twins: tuple[Copy, ...] = ()
 
@@ -54,13 +63,17 @@ def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -
         for i in ordered
     ]
     extents = _runs(pieces, arena)
-    tensors = {
-        name: tensor_view(arena, spec, start_of[spec.storage] + spec.offset)
-        for name in names
-        for spec in (snapshot.tensors[name],)
-    }
+
+    def views() -> Mapping[str, torch.Tensor]:
+        with collector_paused():
+            return {
+                name: tensor_view(arena, spec, start_of[spec.storage] + spec.offset)
+                for name in names
+                for spec in (snapshot.tensors[name],)
+            }
+
     nbytes = sum(piece[3] for piece in pieces)
-    return RestorePlan(nbytes, plan_reads(snapshot, extents), tensors)
+    return RestorePlan(nbytes, plan_reads(snapshot, extents), len(names), views)
 
 
 def _place(storages: Sequence[Storage]) -> tuple[list[int], int]:

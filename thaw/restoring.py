@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
-from thaw_format import ChecksumError, Snapshot, chunk_error
+from thaw_format import ChecksumError, Snapshot, chunk_error, collector_paused
 from torch import nn
 
 from .backend import Backend, Progress
@@ -72,23 +73,26 @@ def _restore(
     progress: Progress | None,
 ) -> Restored:
     began = time.perf_counter()
-    if into is None:
-        fit = Match({}, ())
-        where = torch.device("cpu" if device is None else device)
-        # Before any memory is taken.
-        backend = select_backend(backend, "read", where, snapshot.path)
-        plan = plan_arena(snapshot, select_names(snapshot.tensors, names), where)
-    else:
-        fit = match(snapshot, take_census(into), names, strict=strict)
-        plan = plan_into(snapshot, fit.targets)
-    report = execute(snapshot, plan, backend, progress)
+    with collector_paused():
+        if into is None:
+            fit = Match({}, ())
+            where = torch.device("cpu" if device is None else device)
+            # Before any memory is taken.
+            backend = select_backend(backend, "read", where, snapshot.path)
+            plan = plan_arena(snapshot, select_names(snapshot.tensors, names), where)
+        else:
+            fit = match(snapshot, take_census(into), names, strict=strict)
+            plan = plan_into(snapshot, fit.targets)
+    with ThreadPoolExecutor(1, "thaw-views") as pool:
+        tensors = pool.submit(plan.tensors)
+        report = execute(snapshot, plan, backend, progress)
     for copy in plan.copies:
         copy_exactly(copy)
     for twin in plan.twins:
         check_twin(twin)
     elapsed_s = time.perf_counter() - began
     report = replace(report, elapsed_s=elapsed_s, staged=len(plan.copies), kept=fit.kept)
-    return Restored(plan.tensors, report)
+    return Restored(tensors.result(), report)
 
 
 def execute(
@@ -111,7 +115,7 @@ def execute(
         path=snapshot.path,
         nbytes=plan.nbytes,
         elapsed_s=time.perf_counter() - began,
-        tensors=len(plan.tensors),
+        tensors=plan.count,
         backend=_joined(mover.name for mover, _, _ in movers) or "none",
         path_ran=_joined(transfer.path for transfer in transfers) or "none",
         chunks_checked=sum(transfer.chunks_checked for transfer in transfers),

@@ -1,6 +1,7 @@
 """The reference reader and writer of the `.thaw` format (spec/thaw-1.0.md)."""
 
 from .codes import RULES, format_error
+from .collector import collector_paused
 from .dtypes import DTYPES, dtype_name
 from .errors import (
     ChecksumError,
@@ -89,6 +90,7 @@ __all__ = [
     "as_integers",
     "byte_view",
     "chunk_error",
+    "collector_paused",
     "describe",
     "dtype_name",
     "extent_nbytes",

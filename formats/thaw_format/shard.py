@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from array import array
@@ -13,6 +12,7 @@ from typing import Self
 
 from .checksum import crc32c
 from .codes import format_error
+from .collector import collector_paused
 from .errors import naming
 from .manifest import Manifest, parse_manifest
 from .snapshot import Chunks, Digests, Snapshot, Storage
@@ -92,23 +92,9 @@ def read_shard(source: FileSource, superblock: Superblock) -> ShardFile:
     manifest, digests = superblock.section(MANIFEST), superblock.section(DIGESTS)
     text = _read_section(source, manifest, "manifest")
     table = _read_section(source, digests, "digests")
-    with _collector_paused():
+    with collector_paused():
         body = parse_manifest(text, superblock.section(PAYLOAD).nbytes)
         return ShardFile.of(source, superblock, body, table)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    # A large manifest becomes many objects at once, none of them garbage: collecting meanwhile
-    # finds nothing and takes longer than the parsing.
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _read_section(source: FileSource, section: Section, name: str) -> bytes:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from .checksum import crc32c
 from .codes import format_error
+from .collector import collector_paused
 from .layout import Layout, align
 from .manifest import Manifest, serialize_manifest
 from .sealing import flush, sealed, write_at
@@ -60,7 +61,8 @@ def write_shard(
         OSError: the file cannot be written; an existing one is untouched.
     """
     _check_chunk_nbytes(description.chunk_nbytes)
-    manifest = _serialize(layout, description)
+    with collector_paused():
+        manifest = _serialize(layout, description)
     chunks = _place(len(manifest), layout.payload_nbytes, description.chunk_nbytes)
     with sealed(path) as target:
         os.ftruncate(target.fileno(), chunks.offset + chunks.nbytes)

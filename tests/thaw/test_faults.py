@@ -128,7 +128,7 @@ def test_an_io_error_at_each_call(old: Path, monkeypatch: pytest.MonkeyPatch, na
 
     monkeypatch.setattr(os, name, fail)
     with pytest.raises(OSError, match="Input/output error"):
-        thaw.freeze(tensors(2), old)
+        thaw.freeze(tensors(2), old, backend="reference")
     monkeypatch.undo()
     assert [path.name for path in old.parent.iterdir()] == ["m.thaw"]
     assert value_in(old) == 1
@@ -143,8 +143,8 @@ def test_short_reads_and_writes(old: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, memoryview(data)[:3], at))
     monkeypatch.setattr(os, "pwritev", lambda fd, data, at: pwritev(fd, first(data), at))
     monkeypatch.setattr(os, "preadv", lambda fd, data, at: preadv(fd, first(data), at))
-    thaw.freeze(tensors(5), old)
-    assert value_in(old) == 5
+    thaw.freeze(tensors(5), old, backend="reference")
+    assert int(thaw.restore(old, backend="reference")["b"]) == 5
     monkeypatch.undo()
     assert value_in(old) == 5
 
