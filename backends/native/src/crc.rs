@@ -2,6 +2,8 @@
 //!
 //! Polynomials are bit-reflected: bit 31 is the coefficient of x^0.
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 const ONE: u32 = 0x8000_0000;
 const X_TO_8: u32 = 0x0080_0000;
@@ -9,9 +11,11 @@ const X_TO_8: u32 = 0x0080_0000;
 /// What a CRC32C starts with, as a remainder.
 pub const START: u32 = u32::MAX;
 
-/// Continues a remainder over more bytes, by the processor's instruction where it has one.
+/// Continues a remainder over more bytes, by the best instructions that the processor has.
 pub fn extend(remainder: u32, bytes: &[u8]) -> u32 {
-    !crc32c::crc32c_append(!remainder, bytes)
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, remainder.into());
+    digest.update(bytes);
+    !(digest.finalize() as u32)
 }
 
 /// Continues a remainder over zeros.

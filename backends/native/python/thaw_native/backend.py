@@ -124,7 +124,7 @@ def _choose(ordinal: int | None, *, reading: bool, pinned: bool) -> tuple[int, i
     """Choose threads, bytes of a piece, and slots; benchmarks/notes.md has the measurements."""
     cores = min(len(os.sched_getaffinity(0)), _MAX_CORES)
     if ordinal is None:
-        return cores, _MIB // 2 if reading else 4 * _MIB, 1
+        return cores, _MIB if reading else 4 * _MIB, 1
     if pinned:
         return 1, 16 * _MIB, 1
     if reading:
