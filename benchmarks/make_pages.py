@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench_page import files as bench_files
 from line_rate_page import RESULTS, headline
 from line_rate_page import files as line_rate_files
 from line_rate_results import LineRate
@@ -122,6 +123,9 @@ def page(raw: dict[str, Any]) -> str:
             "",
             "Made by `benchmarks/make_pages.py` from the raw results in `results/`; do not edit.",
             "",
+            "On an H100, beside other loaders: [line_rate.md](line_rate.md). The native backend on",
+            "the CPU: [native_cpu.md](native_cpu.md). What was tried: [notes.md](notes.md).",
+            "",
             "## The reference backend on the CPU",
             "",
             conditions,
@@ -151,7 +155,7 @@ def front(text: str, sentence: str) -> str:
 
 def main() -> int:
     made = {PAGE: page(json.loads((HERE / "results" / "reference.json").read_text()))}
-    made |= line_rate_files()
+    made |= line_rate_files() | bench_files()
     if RESULTS.exists():
         found = LineRate(json.loads(RESULTS.read_text()))
         made[FRONT] = front(FRONT.read_text(), headline(found))

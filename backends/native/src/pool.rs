@@ -198,7 +198,10 @@ impl Loan {
                 let lane = pool.idle.swap_remove(0);
                 pool.taken_nbytes -= lane.shape.nbytes();
             }
-            if pool.taken_nbytes == 0 || pool.taken_nbytes + needed <= MAX_NBYTES {
+            // Lanes without bounce memory are small, and those who wait for bounce memory to be given
+            // back wait for who holds one of these.
+            let fits = pool.taken_nbytes + needed <= MAX_NBYTES;
+            if fits || pool.taken_nbytes == 0 || !shape.bounce {
                 pool.taken_nbytes += needed;
                 drop(pool);
                 return Loan::make(shape, device).map(Some);
@@ -239,8 +242,30 @@ impl Drop for Loan {
 mod tests {
     use super::*;
 
+    /// All tests share one pool.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    #[test]
+    fn a_lane_without_bounce_memory_is_never_waited_for() {
+        let _alone = ALONE.lock().unwrap();
+        let large = Shape {
+            device: None,
+            slots: 1,
+            piece_nbytes: MAX_NBYTES,
+            bounce: true,
+        };
+        let small = Shape {
+            bounce: false,
+            ..large
+        };
+        let _all = Loan::take(large, None, true).unwrap().unwrap();
+        assert!(Loan::take(large, None, false).unwrap().is_none());
+        assert!(Loan::take(small, None, true).unwrap().is_some());
+    }
+
     #[test]
     fn a_lane_comes_back_and_slots_are_apart() {
+        let _alone = ALONE.lock().unwrap();
         let shape = Shape {
             device: None,
             slots: 3,
