@@ -297,17 +297,6 @@ def pretend(monkeypatch: pytest.MonkeyPatch, cupy: Any, torch_count: int) -> Non
     monkeypatch.setattr(torch.cuda, "device_count", lambda: torch_count)
 
 
-@given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=300))
-def test_digests_of_parts_join_to_that_of_the_whole(a: bytes, b: bytes, c: bytes) -> None:
-    joined = joining.join(joining.join(crc32c(a), crc32c(b), len(b)), crc32c(c), len(c))
-    assert joined == crc32c(a + b + c)
-
-
-def test_digests_of_large_parts_join() -> None:
-    a, b = os.urandom(3_000_001), os.urandom(7_654_321)
-    assert joining.join(crc32c(a), crc32c(b), len(b)) == crc32c(a + b)
-
-
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[tuple[Extent, ...], Chunks]:
     base, at, extents = draw(st.integers(0, 50)), 0, []

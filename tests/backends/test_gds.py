@@ -17,7 +17,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
-import google_crc32c
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,7 +33,6 @@ pytest.importorskip("thaw_gds")
 
 import thaw_gds
 from thaw_gds import GdsBackend, GdsCompatBackend, moves, probing
-from thaw_gds.crc32c import combine
 from thaw_gds.files import KvikFile
 
 CUDA = torch.device("cuda")
@@ -339,18 +337,6 @@ class TestFiles:
                 opened.write(4096, 100, 0)
         monkeypatch.setattr(Opened, "outcome", 100)
         opened.write(4096, 100, 0)
-
-
-@given(st.binary(max_size=300), st.binary(max_size=300))
-def test_digests_of_parts_make_that_of_the_whole(first: bytes, second: bytes) -> None:
-    parts = google_crc32c.value(first), google_crc32c.value(second)
-    assert combine(*parts, len(second)) == google_crc32c.value(first + second)
-
-
-def test_digests_of_long_parts() -> None:
-    second = google_crc32c.value(bytes(50_000_001))
-    whole = google_crc32c.value(b"x" + bytes(50_000_001))
-    assert combine(google_crc32c.value(b"x"), second, 50_000_001) == whole
 
 
 sizes = st.one_of(st.integers(1, 5000), st.integers(1, 2_000_000))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thaw_format import Chunks, Digests, format_error
 
-from .crc32c import combine
+from thaw.cuda.joining import join
 
 
 class ChunkDigests:
@@ -26,7 +26,7 @@ class ChunkDigests:
         """Take (chunk, nbytes, CRC32C) of runs; return (chunk, CRC32C) of those now complete."""
         known = len(self.whole)
         for chunk, nbytes, crc in runs:
-            self._crc = combine(self._crc, crc, nbytes)
+            self._crc = join(self._crc, crc, nbytes)
             self._nbytes += nbytes
             start, end = self._chunks.span(chunk)
             if self._nbytes == end - start:
