@@ -1,7 +1,7 @@
 //! Reading to a device: workers fill bounce memory, and one thread alone talks to the driver.
 //!
-//! Calls of many threads to the driver wait for each other, longer than the copies take. So pieces can
-//! be small enough to stay in the processor's cache until the device has fetched them.
+//! The driver takes one call at a time: threads that all call it wait for each other while they
+//! could read.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
