@@ -50,7 +50,7 @@ class CommandGroup(TyperGroup):
                 report(INTERRUPTION, as_json=as_json)
             return stopped.status
         except Exception as error:
-            failure = describe(error)
+            failure = INTERRUPTION if _came_of_interrupt(error) else describe(error)
             if failure is None:
                 raise
             _discard_unwritten(sys.stdout)
@@ -94,6 +94,14 @@ def _prepare_streams() -> None:
         else:
             # A path that is no text, or a terminal of few characters, is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
+
+
+def _came_of_interrupt(error: BaseException) -> bool:
+    """Say whether an error is what became of Ctrl-C: in a lock, Python may turn it into another."""
+    before = error.__context__
+    return before is not None and (
+        isinstance(before, KeyboardInterrupt) or _came_of_interrupt(before)
+    )
 
 
 def _discard_unwritten(stream: IO[str]) -> None:

@@ -163,3 +163,19 @@ def test_the_reference_is_current() -> None:
     command = [sys.executable, ROOT / "scripts" / "make_cli_reference.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_becomes_of_an_interrupt_in_a_lock_is_one(
+    snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(thaw, "verify", verify)
+    found = run("verify", snapshot)
+    assert found.exit_code == 130
+    assert "interrupted" in found.stderr
+    assert "lock" not in found.stderr
