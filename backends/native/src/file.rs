@@ -5,15 +5,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::memory::{PAGE_NBYTES, align_down, align_up};
 use crate::plan::Part;
+use crate::residency::{View, lives_in_memory};
 use crate::ring;
-
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-const RAMFS_MAGIC: i64 = 0x8584_58f6;
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
-const MAX_IOVECS: usize = 1024;
 
 /// How bytes go between a file and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +57,6 @@ pub struct File {
     direct: OnceLock<Option<OwnedFd>>,
     view: Option<View>,
     pub moved: Moved,
-}
-
-/// A mapping that is only asked which of its pages are resident. It is never touched: where a file
-/// is truncated meanwhile, that would end the process.
-struct View {
-    address: u64,
-    nbytes: u64,
 }
 
 impl File {
@@ -337,98 +327,12 @@ impl File {
     }
 }
 
-/// What is left of a list of parts, as the system calls for scattered memory take it.
-struct Cursor {
-    vectors: Vec<libc::iovec>,
-    first: usize,
-    at: u64,
+fn last_errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-impl Cursor {
-    fn new(parts: &[Part]) -> Cursor {
-        let vector = |part: &Part| libc::iovec {
-            iov_base: part.address.expect("every part has memory") as *mut c_void,
-            iov_len: part.nbytes as usize,
-        };
-        Cursor {
-            vectors: parts.iter().map(vector).collect(),
-            first: 0,
-            at: parts.first().map_or(0, |part| part.start),
-        }
-    }
-
-    fn next(&self) -> Option<(u64, &[libc::iovec])> {
-        let left = &self.vectors[self.first..];
-        (!left.is_empty()).then(|| (self.at, &left[..left.len().min(MAX_IOVECS)]))
-    }
-
-    fn left(&self) -> u64 {
-        self.vectors[self.first..]
-            .iter()
-            .map(|vector| vector.iov_len as u64)
-            .sum()
-    }
-
-    fn advance(&mut self, done: u64) {
-        self.at += done;
-        let mut done = done as usize;
-        while let Some(vector) = self.vectors.get_mut(self.first) {
-            if done < vector.iov_len {
-                vector.iov_base = vector.iov_base.wrapping_byte_add(done);
-                vector.iov_len -= done;
-                return;
-            }
-            done -= vector.iov_len;
-            self.first += 1;
-        }
-    }
-}
-
-impl View {
-    fn new(fd: RawFd, nbytes: u64) -> Option<View> {
-        if nbytes == 0 {
-            return None;
-        }
-        // SAFETY: a new mapping, placed by the kernel; nothing ever touches its pages.
-        let address = unsafe {
-            let place = std::ptr::null_mut();
-            libc::mmap(
-                place,
-                nbytes as usize,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                fd,
-                0,
-            )
-        };
-        (address != libc::MAP_FAILED).then_some(View {
-            address: address as u64,
-            nbytes,
-        })
-    }
-
-    /// Whether most of a range is not in the page cache.
-    fn is_cold(&self, start: u64, end: u64) -> bool {
-        let (start, end) = (align_down(start), align_up(end.min(self.nbytes)));
-        if start >= end {
-            return false;
-        }
-        let mut pages = vec![0u8; ((end - start) / PAGE_NBYTES) as usize];
-        // SAFETY: the range lies within the mapping, and there is a byte for each of its pages.
-        let status = unsafe {
-            let place = (self.address + start) as *mut c_void;
-            libc::mincore(place, (end - start) as usize, pages.as_mut_ptr())
-        };
-        let resident = pages.iter().filter(|&&page| page & 1 == 1).count();
-        status == 0 && resident * 2 < pages.len()
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, with this size.
-        unsafe { libc::munmap(self.address as *mut c_void, self.nbytes as usize) };
-    }
+fn interrupted() -> bool {
+    last_errno() == libc::EINTR
 }
 
 /// Opens the file of a descriptor once more: by that, since another file may carry the name by now.
@@ -438,22 +342,4 @@ fn reopen(fd: RawFd, flags: i32) -> Option<OwnedFd> {
     let fd = unsafe { libc::open(name.as_ptr(), flags | libc::O_CLOEXEC) };
     // SAFETY: a new descriptor that nobody else owns.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Whether a file has no device behind it, so that there is no way around the page cache.
-fn lives_in_memory(fd: RawFd) -> bool {
-    // SAFETY: all zeros is a valid statfs, and the call fills it.
-    unsafe {
-        let mut status: libc::statfs = std::mem::zeroed();
-        libc::fstatfs(fd, &mut status) == 0
-            && [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC].contains(&(status.f_type as i64))
-    }
-}
-
-fn last_errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
-}
-
-fn interrupted() -> bool {
-    last_errno() == libc::EINTR
 }

@@ -6,6 +6,7 @@
 mod control;
 mod crc;
 mod cuda;
+mod cursor;
 mod device;
 mod error;
 mod feed;
@@ -19,6 +20,7 @@ mod plan;
 mod pool;
 mod python;
 mod queueing;
+mod residency;
 mod ring;
 mod settings;
 mod source;
