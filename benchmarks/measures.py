@@ -177,13 +177,15 @@ def restore(bench: Bench) -> None:
             def move(**options: Any) -> thaw.Restored:
                 return thaw.restore(bench.path, **options)
 
-        _samples(bench, lambda: move(device=bench.device, backend=backend))
+        counts = {"first": 1, "again": bench.again}
+        _samples(bench, lambda: move(device=bench.device, backend=backend), counts)
         into = allocate(bench.shapes, bench.device)
-        _samples_into(bench, lambda: move(into=into, backend=backend))
+        _samples(bench, lambda: move(into=into, backend=backend), {"into": bench.again})
 
 
-def _samples(bench: Bench, move: Callable[[], thaw.Restored]) -> None:
-    for what, count in (("first", 1), ("again", bench.again)):
+def _samples(bench: Bench, move: Callable[[], thaw.Restored], counts: Mapping[str, int]) -> None:
+    """Restore so many times under each name, and make a row of each."""
+    for what, count in counts.items():
         times, details = [], {}
         for _ in range(count):
             details = _settle(bench)
@@ -195,19 +197,6 @@ def _samples(bench: Bench, move: Callable[[], thaw.Restored]) -> None:
             del restored
         if times:
             bench.emit(bench.row(what, times, **details))
-
-
-def _samples_into(bench: Bench, move: Callable[[], thaw.Restored]) -> None:
-    times, details = [], {}
-    for _ in range(bench.again):
-        details = _settle(bench)
-        restored, elapsed_s = bench.timed(move)
-        times.append(elapsed_s)
-        details |= _ran(restored.report)
-        bench.check(restored)
-        spoil(restored)
-    if times:
-        bench.emit(bench.row("into", times, **details))
 
 
 def _ran(report: thaw.RestoreReport) -> dict[str, Any]:
