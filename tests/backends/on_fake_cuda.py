@@ -40,6 +40,7 @@ class Case:
         self.settings = _native.Settings(
             choose.choice([1, 2, 5]),
             choose.choice([4096, 65536, 1 << 20]),
+            choose.choice([4096, 16384, 1 << 20]),
             choose.choice([1, 2, 3]),
             choose.choice(["auto", "buffered", "direct"]),
             choose.random() < 0.8,

@@ -50,7 +50,7 @@ class TestNativeOnTheDeviceInSmallPieces(TestNativeOnTheDevice):
 
 
 class TestNativeWithDigestsOnTheHost(TestNativeOnTheDevice):
-    settings: ClassVar[Mapping[str, Any]] = {"digests": "host"}
+    settings: ClassVar[Mapping[str, Any]] = {"digests": "host", "share_nbytes": 4096}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,9 @@ def test_a_driver_that_refuses_is_an_error_and_no_hang(fake_driver: Path, call: 
     ("settings", "message"),
     [
         ({"threads": -1}, "negative"),
-        ({"piece_nbytes": 5000}, "power of two"),
+        ({"threads": 0}, "at least 1"),
+        ({"piece_nbytes": 5000}, "powers of two"),
+        ({"share_nbytes": 0}, "powers of two"),
         ({"io": "sideways"}, "'auto', 'buffered' or 'direct'"),
     ],
 )
@@ -97,6 +99,26 @@ def test_settings_that_make_no_sense(tmp_path: Path, settings: Any, message: str
     thaw.freeze({"a": torch.ones(3)}, tmp_path / "a.thaw", backend="reference")
     with pytest.raises((ValueError, OverflowError), match=message):
         thaw.restore(tmp_path / "a.thaw", backend=thaw_native.NativeBackend(**settings))
+
+
+def test_a_thread_that_cannot_start_is_an_error_and_no_hang(tmp_path: Path) -> None:
+    thaw.freeze({"a": torch.ones(9_000_000)}, tmp_path / "a.thaw", backend="reference")
+    program = f"""
+import resource, torch, thaw, thaw_native
+from pathlib import Path
+held = {{"a": torch.zeros(9_000_000)}}
+thaw.restore("{tmp_path / "a.thaw"}", into=held, backend="native")
+size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), size + (64 << 20)))
+backend = thaw_native.NativeBackend(threads=500, piece_nbytes=4096)
+try:
+    thaw.restore("{tmp_path / "a.thaw"}", into=held, backend=backend)
+except thaw.TransferError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "starting a thread failed" in done.stdout, done.stderr
 
 
 def test_auto_takes_it_and_the_report_says_so(tmp_path: Path) -> None:

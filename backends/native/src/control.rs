@@ -77,12 +77,17 @@ impl Control {
             thread::scope(|scope| {
                 for index in 0..workers {
                     let work = &work;
-                    scope.spawn(move || {
+                    let started = thread::Builder::new().spawn_scoped(scope, move || {
                         let _ending = Ending(self);
                         if let Err(error) = work(index) {
                             self.fail(error);
                         }
                     });
+                    if let Err(error) = started {
+                        self.fail(Error::system("starting a thread", error));
+                        *self.running.lock().unwrap() -= workers - index;
+                        break;
+                    }
                 }
                 self.wait(progress)
             })

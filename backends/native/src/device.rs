@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use crate::cuda::kernels::Kernels;
 use crate::cuda::{Device, DeviceMemory};
 use crate::error::Result;
-use crate::feed::{Closing, Feed, Leaving};
+use crate::feed::{Closing, Feed};
 use crate::file::File;
 use crate::job::Job;
 use crate::line::Line;
@@ -14,7 +14,7 @@ use crate::plan::Piece;
 use crate::pool::{Loan, Shape};
 use crate::settings::Settings;
 use crate::source::Source;
-use crate::submit::{self, Submitter};
+use crate::submit::Submitter;
 
 /// A piece in more parts than this goes through staging memory on the device.
 const MAX_COPIES: usize = 8;
@@ -32,13 +32,13 @@ pub struct DeviceJob<'a> {
 }
 
 impl<'a> DeviceJob<'a> {
-    /// Takes staging memory on the device if any piece needs it.
+    /// Takes staging memory on the device for so many lanes, if any piece needs it.
     pub fn new(
         job: &'a Job,
         device: Device,
         ptx: &'a [u8],
         settings: &Settings,
-        staging_slots: usize,
+        lanes: usize,
     ) -> Result<DeviceJob<'a>> {
         let mut new = DeviceJob {
             job,
@@ -51,7 +51,7 @@ impl<'a> DeviceJob<'a> {
         };
         let pieces = job.control.pieces();
         if pieces.iter().any(|piece| new.is_staged(*piece)) {
-            let nbytes = staging_slots as u64 * new.staging_nbytes();
+            let nbytes = (lanes * new.slots) as u64 * new.staging_nbytes();
             new.staging = Some(DeviceMemory::new(device, nbytes)?);
         }
         Ok(new)
@@ -97,34 +97,32 @@ impl<'a> DeviceJob<'a> {
     ///
     /// # Safety
     /// The memory of the plan's extents must be valid device memory and left alone meanwhile.
-    pub unsafe fn read(&self, source: &Source, feed: &Feed, worker: usize) -> Result<()> {
-        if worker > 0 {
-            return self.fill(source, feed, worker - 1);
+    pub unsafe fn read(&self, source: &Source, feed: &Feed<'_>, worker: usize) -> Result<()> {
+        if worker == 0 {
+            // SAFETY: the caller vouches for the extents.
+            return unsafe { self.submit(source, feed) };
         }
-        // Dropped after the submitter, which has nothing in flight then.
-        let _closing = Closing(feed);
-        self.device.enter()?;
-        let shape = self.shape(submit::SLOTS, false);
-        let Some(loan) = Loan::take(shape, Some(self.device), true)? else {
-            return Ok(());
-        };
-        // SAFETY: the caller vouches for the extents.
-        unsafe { Submitter::new(self, loan.lane(), source, feed).run() }
+        match source {
+            Source::File(file) => feed.fill(file, !self.digests_on_device),
+            Source::Pinned { .. } => Ok(()),
+        }
     }
 
-    fn fill(&self, source: &Source, feed: &Feed, worker: usize) -> Result<()> {
-        let leaving = Leaving(feed);
+    /// # Safety
+    /// As `read`.
+    unsafe fn submit(&self, source: &Source, feed: &Feed<'_>) -> Result<()> {
+        let loan;
+        // Dropped before the loan, and after the submitter, which has nothing in flight then.
+        let _closing = Closing(feed);
         self.device.enter()?;
-        // One worker is enough to get to the end; the others take what memory there is.
-        let shape = self.shape(self.slots, true);
-        let Some(loan) = Loan::take(shape, Some(self.device), worker == 0)? else {
+        let shape = self.shape(self.slots, matches!(source, Source::File(_)));
+        loan = Loan::take(shape, Some(self.device), || !self.job.control.is_stopped())?;
+        let Some(loan) = &loan else {
             return Ok(());
         };
-        // SAFETY: the lane is on loan until its slots were given back.
-        let filled = unsafe { feed.fill(self, loan.lane(), source, worker) };
-        drop(leaving);
-        feed.drain(worker, self.slots);
-        filled
+        feed.open(loan.lane());
+        // SAFETY: the caller vouches for the extents.
+        unsafe { Submitter::new(self, loan.lane(), source, feed).run() }
     }
 
     /// Writes pieces until none is left.
@@ -134,8 +132,9 @@ impl<'a> DeviceJob<'a> {
     pub unsafe fn write(&self, file: &File, worker: usize) -> Result<()> {
         self.device.enter()?;
         let shape = self.shape(self.slots, true);
-        // As for a read.
-        let Some(loan) = Loan::take(shape, Some(self.device), worker == 0)? else {
+        // One worker is enough to get to the end; the others take what memory there is.
+        let wait = || worker == 0 && !self.job.control.is_stopped();
+        let Some(loan) = Loan::take(shape, Some(self.device), wait)? else {
             return Ok(());
         };
         let mut line = Line::new(self, loan.lane(), worker);

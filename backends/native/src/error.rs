@@ -58,6 +58,17 @@ impl Error {
         }
     }
 
+    /// What the system refuses that has no place in the file.
+    pub fn system(call: &'static str, error: io::Error) -> Error {
+        let (offset, nbytes) = (0, 0);
+        Error::Io {
+            call,
+            error,
+            offset,
+            nbytes,
+        }
+    }
+
     pub fn io(call: &'static str, offset: u64, nbytes: u64) -> Error {
         let error = io::Error::last_os_error();
         Error::Io {

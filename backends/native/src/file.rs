@@ -112,24 +112,27 @@ impl File {
         }
     }
 
-    /// Reads a range so that its first byte lies at `to` plus its offset within a page.
+    /// Reads a range to `to`, around the page cache if it is cold.
+    ///
+    /// # Safety
+    /// `to` must have the offset within a page that `start` has, and there must be room for the
+    /// range and for what else is in its pages.
+    pub unsafe fn read(&self, to: u64, start: u64, end: u64, cold: bool) -> Result<()> {
+        // SAFETY: the caller vouches for the room.
+        unsafe {
+            if cold {
+                self.read_direct(align_down(to), start, end)
+            } else {
+                self.read_buffered(to, start, end - start)
+            }
+        }
+    }
+
+    /// Reads a range around the page cache, so that its first byte lies at `to` plus its offset
+    /// within a page.
     ///
     /// # Safety
     /// `to` must be aligned to a page, with room for the range and two pages.
-    pub unsafe fn read(&self, to: u64, start: u64, end: u64) -> Result<()> {
-        if self.is_cold(start, end) {
-            // SAFETY: the caller vouches for the room.
-            return unsafe { self.read_direct(to, start, end) };
-        }
-        let lead = start % PAGE_NBYTES;
-        // SAFETY: as above.
-        unsafe { self.read_buffered(to + lead, start, end - start) }
-    }
-
-    /// Reads a range as `read` does, around the page cache.
-    ///
-    /// # Safety
-    /// As `read`.
     pub unsafe fn read_direct(&self, to: u64, start: u64, end: u64) -> Result<()> {
         let Some(direct) = self.direct_fd() else {
             unreachable!("a cold range is only found where direct I/O works");

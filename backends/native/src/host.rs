@@ -17,7 +17,9 @@ pub unsafe fn read(job: &Job, file: &File) -> Result<()> {
     while let Some(piece) = job.control.take() {
         let mut parts: Vec<Part> = job.plan.parts(piece.start, piece.end).collect();
         if file.is_cold(piece.start, piece.end) {
-            let to = borrow(&mut bounce, job)?;
+            let Some(to) = borrow(&mut bounce, job)? else {
+                return Ok(());
+            };
             let address = to + piece.start % PAGE_NBYTES;
             // SAFETY: a slot has room for a piece; the caller vouches for the extents.
             unsafe {
@@ -48,7 +50,9 @@ pub unsafe fn write(job: &Job, file: &File) -> Result<()> {
     while let Some(piece) = job.control.take() {
         let mut parts: Vec<Part> = job.plan.parts(piece.start, piece.end).collect();
         if file.may_go_direct() {
-            let address = borrow(&mut bounce, job)?;
+            let Some(address) = borrow(&mut bounce, job)? else {
+                return Ok(());
+            };
             // SAFETY: the caller vouches for the extents; a slot has room for a piece.
             unsafe {
                 gather(&parts, piece, address);
@@ -69,8 +73,9 @@ pub unsafe fn write(job: &Job, file: &File) -> Result<()> {
     Ok(())
 }
 
-/// Returns bounce memory for a piece, which the worker keeps until it ends.
-fn borrow(bounce: &mut Option<Loan>, job: &Job) -> Result<u64> {
+/// Returns bounce memory for a piece, which the worker keeps until it ends; none if the transfer
+/// is stopped before there is any.
+fn borrow(bounce: &mut Option<Loan>, job: &Job) -> Result<Option<u64>> {
     if bounce.is_none() {
         let shape = Shape {
             device: None,
@@ -78,9 +83,9 @@ fn borrow(bounce: &mut Option<Loan>, job: &Job) -> Result<u64> {
             piece_nbytes: job.piece_nbytes,
             bounce: true,
         };
-        *bounce = Loan::take(shape, None, true)?;
+        *bounce = Loan::take(shape, None, || !job.control.is_stopped())?;
     }
-    Ok(bounce.as_ref().map_or(0, |loan| loan.lane().slot(0).host))
+    Ok(bounce.as_ref().map(|loan| loan.lane().slot(0).host))
 }
 
 /// Gives each part that no extent wants memory of its own.

@@ -2,9 +2,12 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::thread;
 
 pub const PAGE_NBYTES: u64 = 4096;
 const HUGE_PAGE_NBYTES: u64 = 2 << 20;
+const MAX_TOUCHERS: u64 = 8;
+const MIN_TOUCHED_NBYTES: u64 = 4 << 20;
 
 pub fn align_down(value: u64) -> u64 {
     value / PAGE_NBYTES * PAGE_NBYTES
@@ -22,7 +25,7 @@ pub struct Region {
 
 impl Region {
     pub fn new(nbytes: u64) -> io::Result<Region> {
-        let nbytes = nbytes.max(1).div_ceil(HUGE_PAGE_NBYTES) * HUGE_PAGE_NBYTES;
+        let nbytes = nbytes.max(1).next_multiple_of(HUGE_PAGE_NBYTES);
         let (protection, flags) = (
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
@@ -45,15 +48,31 @@ impl Region {
             address: address as u64,
             nbytes,
         };
-        // SAFETY: the range was mapped above; huge pages are a wish, writing touches each page.
-        unsafe {
-            libc::madvise(address, nbytes as usize, libc::MADV_HUGEPAGE);
-            let bytes = address.cast::<u8>();
-            for at in (0..nbytes).step_by(PAGE_NBYTES as usize) {
-                bytes.add(at as usize).write_volatile(0);
-            }
-        }
+        // SAFETY: the range was mapped above; huge pages are a wish.
+        unsafe { libc::madvise(address, nbytes as usize, libc::MADV_HUGEPAGE) };
+        region.touch();
         Ok(region)
+    }
+
+    /// Writes to each page; by several threads, since the kernel zeroes a page when it gives it.
+    fn touch(&self) {
+        let each = self.nbytes.div_ceil(MAX_TOUCHERS).max(MIN_TOUCHED_NBYTES);
+        let each = each.next_multiple_of(HUGE_PAGE_NBYTES);
+        let touch = |start: u64| {
+            for at in (start..self.nbytes.min(start + each)).step_by(PAGE_NBYTES as usize) {
+                // SAFETY: within the mapping, which nobody else knows of yet.
+                unsafe { ((self.address + at) as *mut u8).write_volatile(0) };
+            }
+        };
+        thread::scope(|scope| {
+            for start in (each..self.nbytes).step_by(each as usize) {
+                let started = thread::Builder::new().spawn_scoped(scope, move || touch(start));
+                if started.is_err() {
+                    touch(start);
+                }
+            }
+            touch(0);
+        });
     }
 }
 

@@ -79,8 +79,9 @@ impl Plan {
     /// Pieces end at multiples of `piece_nbytes`, a power of two, so that a chunk is either made of
     /// whole pieces or lies in one.
     pub fn pieces_to_read(&self, piece_nbytes: u64) -> Vec<Piece> {
-        let origin = self.chunks.map_or(0, |chunks| chunks.offset);
-        cut(self.runs(), origin, piece_nbytes)
+        let runs = self.runs().into_iter();
+        runs.flat_map(|run| blocks(run, self.origin(), piece_nbytes))
+            .collect()
     }
 
     /// The pieces of a write: the whole payload.
@@ -92,7 +93,7 @@ impl Plan {
             start: chunks.offset,
             end: chunks.end(),
         };
-        cut(vec![whole], chunks.offset, piece_nbytes)
+        blocks(whole, chunks.offset, piece_nbytes).collect()
     }
 
     /// The parts of a piece, in order, without holes.
@@ -103,6 +104,11 @@ impl Plan {
             at: start,
             end,
         }
+    }
+
+    /// Where blocks of the file are counted from.
+    pub fn origin(&self) -> u64 {
+        self.chunks.map_or(0, |chunks| chunks.offset)
     }
 
     fn runs(&self) -> Vec<Piece> {
@@ -125,18 +131,18 @@ impl Plan {
     }
 }
 
-fn cut(runs: Vec<Piece>, origin: u64, piece_nbytes: u64) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for run in runs {
-        let mut start = run.start;
-        while start < run.end {
-            let block = (start - origin) / piece_nbytes;
-            let end = (origin + (block + 1) * piece_nbytes).min(run.end);
-            pieces.push(Piece { start, end });
-            start = end;
-        }
-    }
-    pieces
+/// Cuts a run where blocks of so many bytes, counted from `origin`, end.
+pub fn blocks(run: Piece, origin: u64, nbytes: u64) -> impl Iterator<Item = Piece> {
+    let mut start = run.start;
+    std::iter::from_fn(move || {
+        let left = nbytes - (start - origin) % nbytes;
+        let piece = Piece {
+            start,
+            end: start.saturating_add(left).min(run.end),
+        };
+        start = piece.end;
+        (piece.nbytes() > 0).then_some(piece)
+    })
 }
 
 pub struct Parts<'a> {

@@ -1,6 +1,7 @@
 //! Lanes of bounce memory, kept for the life of the process: page-locking memory is dear.
 
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use crate::cuda::{Device, Registration, Stream};
 use crate::error::{Error, Result};
@@ -57,7 +58,7 @@ impl Shape {
     }
 }
 
-/// The bounce memory of one worker and, for a device, its stream.
+/// Bounce memory and, for a device, streams.
 pub struct Lane {
     // Dropped in this order: nothing is in flight any more when a lane is dropped.
     cuda: Option<LaneCuda>,
@@ -106,12 +107,7 @@ pub struct Table {
 
 impl Lane {
     fn new(shape: Shape, device: Option<Device>) -> Result<Lane> {
-        let region = Region::new(shape.nbytes()).map_err(|error| Error::Io {
-            call: "mmap",
-            error,
-            offset: 0,
-            nbytes: 0,
-        })?;
+        let region = Region::new(shape.nbytes()).map_err(|error| Error::system("mmap", error))?;
         let cuda = match device {
             None => None,
             Some(device) => Some(LaneCuda {
@@ -178,6 +174,8 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
     taken_nbytes: 0,
 });
 static RETURNED: Condvar = Condvar::new();
+/// How often one who waits for memory is asked whether it still wants it.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// A lane on loan.
 pub struct Loan {
@@ -185,8 +183,12 @@ pub struct Loan {
 }
 
 impl Loan {
-    /// Takes a lane; with `wait`, waits for one where all memory is on loan, else gives up.
-    pub fn take(shape: Shape, device: Option<Device>, wait: bool) -> Result<Option<Loan>> {
+    /// Takes a lane; where all memory is on loan, waits as long as `wait` says so, then gives up.
+    pub fn take(
+        shape: Shape,
+        device: Option<Device>,
+        wait: impl Fn() -> bool,
+    ) -> Result<Option<Loan>> {
         let mut pool = POOL.lock().unwrap();
         loop {
             if let Some(index) = pool.idle.iter().position(|lane| lane.shape == shape) {
@@ -206,10 +208,10 @@ impl Loan {
                 drop(pool);
                 return Loan::make(shape, device).map(Some);
             }
-            if !wait {
+            if !wait() {
                 return Ok(None);
             }
-            pool = RETURNED.wait(pool).unwrap();
+            pool = RETURNED.wait_timeout(pool, ASK_EVERY).unwrap().0;
         }
     }
 
@@ -258,9 +260,9 @@ mod tests {
             bounce: false,
             ..large
         };
-        let _all = Loan::take(large, None, true).unwrap().unwrap();
-        assert!(Loan::take(large, None, false).unwrap().is_none());
-        assert!(Loan::take(small, None, true).unwrap().is_some());
+        let _all = Loan::take(large, None, || true).unwrap().unwrap();
+        assert!(Loan::take(large, None, || false).unwrap().is_none());
+        assert!(Loan::take(small, None, || true).unwrap().is_some());
     }
 
     #[test]
@@ -272,7 +274,7 @@ mod tests {
             piece_nbytes: 1 << 16,
             bounce: true,
         };
-        let loan = Loan::take(shape, None, true).unwrap().unwrap();
+        let loan = Loan::take(shape, None, || true).unwrap().unwrap();
         let starts: Vec<_> = (0..3).map(|i| loan.lane().slot(i).host).collect();
         assert!(
             starts
@@ -281,7 +283,7 @@ mod tests {
         );
         assert!(starts.iter().all(|start| start % PAGE_NBYTES == 0));
         drop(loan);
-        let again = Loan::take(shape, None, true).unwrap().unwrap();
+        let again = Loan::take(shape, None, || true).unwrap().unwrap();
         assert_eq!(again.lane().slot(0).host, starts[0]);
     }
 }

@@ -100,10 +100,16 @@ fn read(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     let plan = plan(extents, chunks)?;
+    // What one remainder covers.
+    let unit_nbytes = if device.is_some() && !settings.digests_on_device {
+        settings.share_nbytes
+    } else {
+        settings.piece_nbytes
+    };
     let digests = match plan.chunks {
         None => Digests::None,
         Some(chunks) if chunks.count() == expected.len() as u64 => Digests::Check {
-            ledger: Ledger::new(chunks, settings.piece_nbytes),
+            ledger: Ledger::new(chunks, unit_nbytes),
             expected,
         },
         Some(_) => return Err(PyValueError::new_err("there is not one digest a chunk")),
@@ -129,15 +135,17 @@ fn read(
             ));
         }
         (Some(ordinal), _) => {
-            let shared = on_device(&job, ordinal, ptx, &settings, submit::SLOTS)?;
-            let workers = match source {
-                Source::Pinned { .. } => 0,
-                Source::File(_) => settings
-                    .threads
-                    .saturating_sub(1)
-                    .clamp(1, job.control.pieces().len().max(1)),
+            let (share_nbytes, readers) = (settings.share_nbytes, settings.threads - 1);
+            let slots = submit::slots(&source, settings.slots);
+            let shared = on_device(&job, ordinal, ptx, &Settings { slots, ..settings }, 1)?;
+            let (feed, workers) = match source {
+                Source::Pinned { .. } => (Feed::new(&job, share_nbytes, 0), 0),
+                Source::File(_) => {
+                    let feed = Feed::new(&job, share_nbytes, slots);
+                    let useful = feed.shares().max(1);
+                    (feed, readers.clamp(1, useful))
+                }
             };
-            let feed = Feed::new(workers, settings.slots);
             // SAFETY: as above.
             let work = |worker| unsafe { shared.read(&source, &feed, worker) };
             job.control.run(py, 1 + workers, progress, work)?
@@ -187,7 +195,7 @@ fn write(
             host::write(&job, &file)
         })?,
         Some(ordinal) => {
-            let shared = on_device(&job, ordinal, ptx, &settings, threads * settings.slots)?;
+            let shared = on_device(&job, ordinal, ptx, &settings, threads)?;
             // SAFETY: as above.
             let work = |worker| unsafe { shared.write(&file, worker) };
             job.control.run(py, threads, progress, work)?
@@ -208,10 +216,10 @@ fn on_device<'a>(
     ordinal: i32,
     ptx: &'a [u8],
     settings: &Settings,
-    staging_slots: usize,
+    lanes: usize,
 ) -> Result<DeviceJob<'a>> {
     let device = Device::open(ordinal)?;
-    DeviceJob::new(job, device, ptx, settings, staging_slots)
+    DeviceJob::new(job, device, ptx, settings, lanes)
 }
 
 /// Says why transfers with a CUDA device cannot work here, or returns None.

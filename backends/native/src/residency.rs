@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use crate::memory::{PAGE_NBYTES, align_down, align_up};
 
+const SAMPLES: u64 = 8;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
@@ -39,20 +40,28 @@ impl View {
         })
     }
 
-    /// Whether most of a range is not in the page cache.
+    /// Whether most of a range is not in the page cache; judged by a few of its pages, for asking
+    /// about each takes the kernel as long as reading it from there.
     pub fn is_cold(&self, start: u64, end: u64) -> bool {
-        let (start, end) = (align_down(start), align_up(end.min(self.nbytes)));
+        let (start, end) = (align_down(start), end.min(self.nbytes));
         if start >= end {
             return false;
         }
-        let mut pages = vec![0u8; ((end - start) / PAGE_NBYTES) as usize];
-        // SAFETY: the range lies within the mapping, and there is a byte for each of its pages.
-        let status = unsafe {
-            let place = (self.address + start) as *mut c_void;
-            libc::mincore(place, (end - start) as usize, pages.as_mut_ptr())
-        };
-        let resident = pages.iter().filter(|&&page| page & 1 == 1).count();
-        status == 0 && resident * 2 < pages.len()
+        let step = align_up((end - start) / SAMPLES).max(PAGE_NBYTES);
+        let pages = (start..end).step_by(step as usize);
+        let count = pages.size_hint().0;
+        pages.filter(|&page| self.is_resident(page)).count() * 2 < count
+    }
+
+    /// Whether a page is in memory; it counts as such where the kernel does not say.
+    fn is_resident(&self, page: u64) -> bool {
+        let mut found = 1u8;
+        // SAFETY: the page lies within the mapping, and there is a byte for it.
+        unsafe {
+            let place = (self.address + page) as *mut c_void;
+            libc::mincore(place, 1, &mut found);
+        }
+        found & 1 == 1
     }
 }
 

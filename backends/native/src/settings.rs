@@ -11,6 +11,7 @@ use crate::memory::PAGE_NBYTES;
 pub struct Settings {
     pub threads: usize,
     pub piece_nbytes: u64,
+    pub share_nbytes: u64,
     pub slots: usize,
     pub io: Io,
     pub digests_on_device: bool,
@@ -22,6 +23,7 @@ impl Settings {
     fn new(
         threads: usize,
         piece_nbytes: u64,
+        share_nbytes: u64,
         slots: usize,
         io: &str,
         digests_on_device: bool,
@@ -30,8 +32,10 @@ impl Settings {
         if threads == 0 || slots == 0 {
             return wrong("threads and slots are at least 1");
         }
-        if !piece_nbytes.is_power_of_two() || !(PAGE_NBYTES..=1 << 30).contains(&piece_nbytes) {
-            return wrong("piece_nbytes is a power of two from 4096 to 2^30");
+        let wrong_size =
+            |nbytes: u64| !nbytes.is_power_of_two() || !(PAGE_NBYTES..=1 << 30).contains(&nbytes);
+        if wrong_size(piece_nbytes) || wrong_size(share_nbytes) {
+            return wrong("piece_nbytes and share_nbytes are powers of two from 4096 to 2^30");
         }
         let io = match io {
             "auto" => Io::Auto,
@@ -42,6 +46,7 @@ impl Settings {
         Ok(Settings {
             threads,
             piece_nbytes,
+            share_nbytes: share_nbytes.min(piece_nbytes),
             slots,
             io,
             digests_on_device,

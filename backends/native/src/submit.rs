@@ -6,7 +6,7 @@ use crate::cuda::Stream;
 use crate::device::DeviceJob;
 use crate::error::Result;
 use crate::feed::{Feed, Filled};
-use crate::plan::{Part, Piece};
+use crate::plan::Part;
 use crate::pool::{Lane, LaneCuda, STREAMS, Table};
 use crate::queueing::{Pause, mark, read, reset, scatter};
 use crate::source::Source;
@@ -26,14 +26,12 @@ pub struct Submitter<'a> {
     lane: &'a Lane,
     cuda: &'a LaneCuda,
     source: &'a Source,
-    feed: &'a Feed,
+    feed: &'a Feed<'a>,
     tally: Tally<'a>,
     /// For each stream, in order.
     landing: [VecDeque<Landing>; STREAMS],
     tickets: [u32; STREAMS],
     next: usize,
-    /// How many pieces went through staging; its slots are used in turn.
-    staged: usize,
 }
 
 impl<'a> Submitter<'a> {
@@ -41,7 +39,7 @@ impl<'a> Submitter<'a> {
         shared: &'a DeviceJob<'a>,
         lane: &'a Lane,
         source: &'a Source,
-        feed: &'a Feed,
+        feed: &'a Feed<'a>,
     ) -> Submitter<'a> {
         (0..STREAMS).for_each(|stream| reset(lane.slot(stream).done));
         Submitter {
@@ -54,7 +52,6 @@ impl<'a> Submitter<'a> {
             landing: Default::default(),
             tickets: [0; STREAMS],
             next: 0,
-            staged: 0,
         }
     }
 
@@ -99,7 +96,7 @@ impl<'a> Submitter<'a> {
         self.tickets[stream] = ticket;
         self.next = (stream + 1) % STREAMS;
         // SAFETY: the piece is left alone until it has landed.
-        unsafe { self.send(stream, piece, filled.from) }
+        unsafe { self.send(stream, filled) }
             .and_then(|()| mark(&self.cuda.copies[stream], self.done(stream), ticket))
             .map_err(|error| error.at(piece.start, piece.end))?;
         Ok(1)
@@ -113,11 +110,10 @@ impl<'a> Submitter<'a> {
             return None;
         }
         let piece = self.shared.job.control.take()?;
-        Some(Filled {
-            piece,
-            from: address + piece.start,
-            slot: None,
-        })
+        // One that no piece holds which has not landed.
+        let slot = stream + self.tickets[stream] as usize % PINNED_AT_ONCE * STREAMS;
+        let from = address + piece.start;
+        Some(Filled { piece, from, slot })
     }
 
     fn done(&self, stream: usize) -> Table {
@@ -125,8 +121,9 @@ impl<'a> Submitter<'a> {
     }
 
     /// # Safety
-    /// The piece must be at `from`, page-locked, and the memory of the extents valid.
-    unsafe fn send(&mut self, stream: usize, piece: Piece, from: u64) -> Result<()> {
+    /// The piece must be in page-locked memory, and the memory of the extents valid.
+    unsafe fn send(&self, stream: usize, filled: Filled) -> Result<()> {
+        let Filled { piece, from, slot } = filled;
         let parts = self.shared.job.plan.parts(piece.start, piece.end);
         let wanted =
             parts.filter_map(|part| Some((part.start - piece.start, part.address?, part.nbytes)));
@@ -138,16 +135,11 @@ impl<'a> Submitter<'a> {
             }
             return Ok(());
         }
-        let slot = self.staged % self.lane.shape.slots;
-        self.staged += 1;
-        if slot == 0 {
-            // Staging and its tables are used again from the start.
-            self.cuda.copies.iter().try_for_each(Stream::synchronize)?;
-        }
         let staging = self.shared.staging(slot, piece);
         let ranges = wanted.map(|(at, address, nbytes)| (staging + at, address, nbytes));
         let table = self.lane.slot(slot).parts;
-        // SAFETY: staging has room for a piece; the rest is the caller's word.
+        // SAFETY: staging has room for a piece, and what the slot held before has landed; the rest
+        // is the caller's word.
         unsafe {
             copies.copy_to_device(staging, from, piece.nbytes())?;
             scatter(self.shared.kernels()?, copies, table, ranges)
@@ -178,8 +170,8 @@ impl<'a> Submitter<'a> {
         self.tally
             .add(piece, gap)
             .map_err(|error| error.at(piece.start, piece.end))?;
-        if let Some(slot) = filled.slot {
-            self.feed.release(slot);
+        if let Source::File(_) = source {
+            self.feed.release(filled.slot);
         }
         self.shared.job.count(piece);
         Ok(())
@@ -196,7 +188,11 @@ impl Drop for Submitter<'_> {
     }
 }
 
-/// Slots of the submitter's lane: one for each stream at least, and tables for staged pieces.
-pub const SLOTS: usize = 8;
-
-const _: () = assert!(SLOTS >= STREAMS);
+/// How many slots a lane for reads has: one for each piece that is under way at once.
+pub fn slots(source: &Source, wished: usize) -> usize {
+    match source {
+        Source::Pinned { .. } => PINNED_AT_ONCE * STREAMS,
+        // A word of a slot says what has landed on a stream.
+        Source::File(_) => wished.max(STREAMS),
+    }
+}

@@ -11,6 +11,7 @@ class Settings:
         cls,
         threads: int,
         piece_nbytes: int,
+        share_nbytes: int,
         slots: int,
         io: Literal["auto", "buffered", "direct"],
         digests_on_device: bool,

@@ -21,15 +21,20 @@ Place: TypeAlias = Literal["auto", "device", "host"]
 
 _MIB = 1 << 20
 _MAX_CORES = 16
+_SHARE_NBYTES = 512 << 10
 
 
 class NativeBackend(Backend):
     """Moves bytes with Rust threads; serves host memory, and CUDA memory where there is a driver.
 
     Args:
-        threads: how many read or write at once; one for each core, up to 16, if not given.
-        piece_nbytes: how much one thread moves at once, a power of two of at least 4096.
-        slots: how many pieces of one thread are on their way to or from a device.
+        threads: how many move bytes at once; one for each core, up to 16, if not given. In a read
+            to a device one of them, at least, only talks to the driver.
+        piece_nbytes: how much is moved at once, a power of two of at least 4096. To a device, all
+            threads fill a piece together; else each moves its own.
+        share_nbytes: how much of a piece on its way to a device one thread reads at once, a power
+            of two of at least 4096.
+        slots: how many pieces are on their way to a device, or, of one thread, from a device.
         io: "buffered" goes through the page cache, "direct" around it where the file system allows
             that; "auto" looks for each piece whether it is in the cache.
         digests: where chunks are checked that go to or from a device: on the "device", where the
@@ -43,11 +48,13 @@ class NativeBackend(Backend):
         *,
         threads: int | None = None,
         piece_nbytes: int | None = None,
+        share_nbytes: int | None = None,
         slots: int | None = None,
         io: Io = "auto",
         digests: Place = "auto",
     ) -> None:
-        self._threads, self._piece_nbytes, self._slots = threads, piece_nbytes, slots
+        self._threads, self._slots = threads, slots
+        self._piece_nbytes, self._share_nbytes = piece_nbytes, share_nbytes
         self._io, self._digests = io, digests
 
     def probe(self, device: torch.device) -> Support:
@@ -112,9 +119,10 @@ class NativeBackend(Backend):
     def _settings(self, ordinal: int | None, *, reading: bool, pinned: bool) -> _native.Settings:
         threads, piece_nbytes, slots = _choose(ordinal, reading=reading, pinned=pinned)
         return _native.Settings(
-            self._threads or threads,
-            self._piece_nbytes or piece_nbytes,
-            self._slots or slots,
+            _given(self._threads, threads),
+            _given(self._piece_nbytes, piece_nbytes),
+            _given(self._share_nbytes, _SHARE_NBYTES),
+            _given(self._slots, slots),
             self._io,
             self._digests != "host",
         )
@@ -128,9 +136,12 @@ def _choose(ordinal: int | None, *, reading: bool, pinned: bool) -> tuple[int, i
     if pinned:
         return 1, 16 * _MIB, 1
     if reading:
-        # One thread talks to the driver and hardly computes.
-        return cores + 1, 2 * _MIB, 2
+        return cores, 8 * _MIB, 8
     return min(cores, 8), 4 * _MIB, 2
+
+
+def _given(setting: int | None, default: int) -> int:
+    return default if setting is None else setting
 
 
 @functools.cache
