@@ -4,7 +4,7 @@
 
 DIR holds wheels of what the machine lacks and of the native backend. All of them are unpacked into
 a folder that is removed at the end; the other distributions of this repository run from the
-checkout. Writes parity.json (results by backend and device), parity.xml and line_rate.json.
+checkout. Writes parity.json (results by backend and device) and line_rate.json.
 `--tests PATH` and `--select EXPRESSION` try the script where there is no GPU.
 """
 
@@ -23,6 +23,7 @@ import time
 import tomllib
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -118,6 +119,7 @@ def parse() -> argparse.Namespace:
     only.add_argument("--bench-only", action="store_true")
     parser.add_argument("--limit-s", type=float, default=540)
     parser.add_argument("--tests", action="append", metavar="PATH", help=f"instead of {TESTS}")
+    parser.add_argument("--processes", type=int, default=6, help="how many run tests at once")
     parser.add_argument("--select", default="gpu", help="marks to select, as pytest's -m")
     return parser.parse_args()
 
@@ -244,11 +246,13 @@ def check(
     began = time.monotonic()
     log = place.output / "tests.jsonl"
     log.unlink(missing_ok=True)
-    ended, starts = "", 0
-    while not ended and starts < _MAX_STARTS and time.monotonic() < deadline:
-        starts += 1
-        ended = run_tests(place, options, log, deadline)
-    complete = ended in {"0", "1", "5"}  # pytest's own: all well, failures, or no test left
+    # What needs the device to itself comes last, by itself.
+    shares = [(f"{index}/{options.processes}", "not alone") for index in range(options.processes)]
+    run = partial(run_share, place, options, log, deadline)
+    with ThreadPoolExecutor(len(shares)) as pool:
+        ended = list(pool.map(run, *zip(*shares, strict=True)))
+    ended.append(run("0/1", "alone"))
+    complete = set(ended) <= {"0", "1", "5"}  # pytest's own: all well, failures, or no test left
     results = collect(log)
     elapsed_s = round(time.monotonic() - began, 1)
     document = {
@@ -267,21 +271,40 @@ def check(
     return 0 if good else 1
 
 
-def run_tests(place: Place, options: argparse.Namespace, log: Path, deadline: float) -> str:
+def run_share(
+    place: Place, options: argparse.Namespace, log: Path, deadline: float, share: str, select: str
+) -> str:
+    """Run a share of the tests until it ends in good order; return pytest's status."""
+    ended, starts = "", 0
+    while not ended and starts < _MAX_STARTS and time.monotonic() < deadline:
+        starts += 1
+        ended = run_tests(place, options, log, deadline, share, select)
+    return ended
+
+
+def run_tests(
+    place: Place, options: argparse.Namespace, log: Path, deadline: float, share: str, select: str
+) -> str:
     """Run the tests that have not begun yet; return pytest's status, "" if the process died."""
     tests = [test for test in options.tests or TESTS if (ROOT / test.split("::")[0]).exists()]
-    command = ["-m", "pytest", *tests, "-m", options.select, "-q", "-p", "no:cacheprovider"]
+    marked = f"({options.select}) and {select}"
+    command = ["-m", "pytest", *tests, "-m", marked, "-q", "-p", "no:cacheprovider"]
     command += ["-p", "result_log", "--results", str(log), "-p", "_hypothesis_pytestplugin"]
+    command += ["--share", share]
     # The options of pyproject.toml are for plugins that may not be here.
     command += ["-c", "pyproject.toml", "-o", "addopts=", "--import-mode=importlib"]
     command += ["--strict-markers", "--continue-on-collection-errors"]
-    command += [f"--junitxml={place.output / 'parity.xml'}"]
+    before = _ends(log, share)
     try:
         place.run(*command, timeout=max(1.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         say("the time for the tests is over")
-    lines = list(read_log(log)) if log.exists() else []
-    return next((each["end"] for each in lines if "end" in each), "")
+    return next(iter(_ends(log, share)[len(before) :]), "")
+
+
+def _ends(log: Path, share: str) -> list[str]:
+    lines = read_log(log) if log.exists() else ()
+    return [each["end"] for each in lines if each.get("share") == share]
 
 
 def collect(log: Path) -> dict[str, dict[str, Tally]]:

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -337,6 +338,25 @@ class TestFiles:
                 opened.write(4096, 100, 0)
         monkeypatch.setattr(Opened, "outcome", 100)
         opened.write(4096, 100, 0)
+
+    @pytest.mark.parametrize("outcome", [50, RuntimeError("something")])
+    def test_finds_a_limit_that_kvikio_does_not_name(
+        self, tmp_path: Path, opened: KvikFile, monkeypatch: Any, outcome: object
+    ) -> None:
+        monkeypatch.setattr(Opened, "outcome", outcome)
+        fd = os.open(tmp_path / "data.bin", os.O_RDWR)
+        file = KvikFile(tmp_path / "data.bin", fd, "r+", "OFF")
+        _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
+        try:
+            with pytest.raises(TransferError):
+                file.write(4096, 100, 9000)
+            with pytest.raises(OSError, match="large") as caught:
+                file.write(4096, 100, 9950)
+            assert caught.value.errno == errno.EFBIG
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            os.close(fd)
 
 
 sizes = st.one_of(st.integers(1, 5000), st.integers(1, 2_000_000))

@@ -170,6 +170,7 @@ def footprint(device: torch.device) -> tuple[int, int, int, int]:
     return process.memory_info().rss, used_nbytes, process.num_fds(), process.num_threads()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_restores_one_after_another(mover: Mover, tmp_path: Path, count: int) -> None:
     """Each of them takes memory for 13 MB, so that what is left behind would soon show."""
@@ -232,6 +233,7 @@ def target(mover: Mover, warm: Path) -> dict[str, torch.Tensor]:
         }
 
 
+@pytest.mark.alone
 def test_a_full_device(
     mover: Mover,
     warm: Path,

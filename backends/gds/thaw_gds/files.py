@@ -65,12 +65,22 @@ class KvikFile:
         try:
             done = self._file.raw_write(DeviceMemory(address, nbytes), nbytes, offset)
         except RuntimeError as error:
-            for code in _REFUSALS:
-                if os.strerror(code) in str(error):
-                    raise OSError(code, os.strerror(code), str(self._path)) from error
+            self._refuse(str(error), offset + nbytes)
             raise self._failed("write", error, offset, nbytes) from error
         if done != nbytes:
+            self._refuse("", offset + nbytes)
             raise self._failed("write", f"{done} bytes instead of {nbytes}", offset, nbytes)
+
+    def _refuse(self, why: str, end: int) -> None:
+        """Raise OSError if the disk is full or a limit is reached, which KvikIO may not say."""
+        code = next((code for code in _REFUSALS if os.strerror(code) in why), 0)
+        if not code:
+            try:
+                os.pwrite(self._fd, b"\0", end - 1)
+            except OSError as error:
+                code = error.errno or 0
+        if code in _REFUSALS:
+            raise OSError(code, os.strerror(code), str(self._path))
 
     def require(self, end: int) -> None:
         """Raise TruncatedError if the file is shorter than this."""
