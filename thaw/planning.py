@@ -11,9 +11,9 @@ from thaw_format import (
     STORAGE_ALIGNMENT,
     Snapshot,
     Storage,
+    Viewer,
     align,
     collector_paused,
-    tensor_view,
 )
 
 from .arena import allocate
@@ -65,9 +65,10 @@ def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -
     extents = _runs(pieces, arena)
 
     def views() -> Mapping[str, torch.Tensor]:
+        viewer = Viewer(arena)
         with collector_paused():
             return {
-                name: tensor_view(arena, spec, start_of[spec.storage] + spec.offset)
+                name: viewer.view(spec, start_of[spec.storage] + spec.offset)
                 for name in names
                 for spec in (snapshot.tensors[name],)
             }

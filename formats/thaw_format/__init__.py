@@ -17,6 +17,7 @@ from .errors import (
 )
 from .layout import (
     Layout,
+    Viewer,
     align,
     as_integers,
     byte_view,
@@ -86,6 +87,7 @@ __all__ = [
     "ThawError",
     "TruncatedError",
     "VersionError",
+    "Viewer",
     "align",
     "as_integers",
     "byte_view",

@@ -84,19 +84,43 @@ def byte_view(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
     return empty.set_(tensor.untyped_storage(), start, (nbytes,), (1,))
 
 
+class Viewer:
+    """Views 1-D uint8 memory as the tensors that specs describe."""
+
+    def __init__(self, memory: torch.Tensor) -> None:
+        self._memory = memory
+        self._start = int(memory.storage_offset())
+        self._bases: dict[torch.dtype, torch.Tensor] = {}
+
+    def view(self, spec: TensorSpec, start: int) -> torch.Tensor:
+        """View the memory from byte `start`.
+
+        Raises:
+            TypeError: torch cannot hold the shape.
+        """
+        base = self._bases.get(spec.dtype)
+        if base is None:
+            base = self._bases[spec.dtype] = self._empty(spec.dtype)
+        first = (self._start + start) // spec.dtype.itemsize
+        try:
+            # Its data alone, so that tensors have no base and no version in common.
+            return base.as_strided(spec.shape, spec.stride, first).data
+        except RuntimeError as error:
+            # The format allows empty tensors with sizes whose product torch cannot hold.
+            raise TypeError(f"torch has no tensor of shape {list(spec.shape)}: {error}") from None
+
+    def _empty(self, dtype: torch.dtype) -> torch.Tensor:
+        empty = torch.empty(0, dtype=dtype, device=self._memory.device)
+        return empty.set_(self._memory.untyped_storage(), 0, (0,), (1,))
+
+
 def tensor_view(memory: torch.Tensor, spec: TensorSpec, start: int) -> torch.Tensor:
     """View 1-D uint8 memory, from byte `start`, as the tensor that a spec describes.
 
     Raises:
         TypeError: torch cannot hold the shape.
     """
-    empty = torch.empty(0, dtype=spec.dtype, device=memory.device)
-    first = (memory.storage_offset() + start) // spec.dtype.itemsize
-    try:
-        return empty.set_(memory.untyped_storage(), first, spec.shape, spec.stride)
-    except RuntimeError as error:
-        # The format allows empty tensors with sizes whose product torch cannot hold.
-        raise TypeError(f"torch has no tensor of shape {list(spec.shape)}: {error}") from None
+    return Viewer(memory).view(spec, start)
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

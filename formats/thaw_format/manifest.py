@@ -158,16 +158,16 @@ def _tensor(name: str, raw: Any, storages: tuple[Storage, ...]) -> TensorSpec:
 
 
 def _integers(raw: dict[str, Any], name: str, where: str) -> tuple[int, ...]:
-    values = _member(raw, name, list, where)
-    for value in values:
-        if type(value) is not int:
-            raise _bad_type(f"{where}: an element of {name!r}", "int", value)
-    return tuple(values)
+    values = tuple(_member(raw, name, list, where))
+    if values and set(map(type, values)) != {int}:
+        odd = next(value for value in values if type(value) is not int)
+        raise _bad_type(f"{where}: an element of {name!r}", "int", odd)
+    return values
 
 
 def _check_extent(spec: TensorSpec, storage_nbytes: int, where: str) -> None:
     extent = spec.extent
-    if max(spec.nbytes, extent) > _MAX_EXTENT:
+    if extent > _MAX_EXTENT or spec.nbytes > _MAX_EXTENT:
         raise format_error("tensor-overflow", f"{where}: its size does not fit in 63 bits")
     if spec.offset + extent > storage_nbytes:
         raise format_error(
