@@ -112,7 +112,9 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--wheels", type=Path, help="holds wheels, and the file `commit` if no git")
+    parser.add_argument(
+        "--wheels", type=Path, help="holds wheels, and `commit` where git knows none"
+    )
     parser.add_argument("--output", type=Path, default=Path("build", "gpu_check"))
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--tests-only", action="store_true")
@@ -220,12 +222,13 @@ def describe_machine(place: Place, wheels: Path | None) -> dict[str, Any]:
 
 
 def _commit(wheels: Path | None) -> str:
-    commit = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
-    if commit:
-        changed = _output("git", "-C", str(ROOT), "status", "--porcelain")
-        return f"{commit} with changes" if changed else commit
+    # Where wheels were brought from elsewhere, so was the checkout, and git may not know it.
     file = wheels / "commit" if wheels else None
-    return file.read_text().strip() if file and file.exists() else "unknown"
+    if file and file.exists():
+        return file.read_text().strip()
+    commit = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
+    changed = _output("git", "-C", str(ROOT), "status", "--porcelain")
+    return f"{commit} with changes" if commit and changed else commit or "unknown"
 
 
 def _output(*command: str) -> str:
