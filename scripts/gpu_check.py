@@ -250,10 +250,9 @@ def check(
     log = place.output / "tests.jsonl"
     log.unlink(missing_ok=True)
     # What needs the device to itself comes last, by itself.
-    shares = [(f"{index}/{options.processes}", "not alone") for index in range(options.processes)]
-    run = partial(run_share, place, options, log, deadline)
-    with ThreadPoolExecutor(len(shares)) as pool:
-        ended = list(pool.map(run, *zip(*shares, strict=True)))
+    run, count = partial(run_share, place, options, log, deadline), options.processes
+    with ThreadPoolExecutor(count) as pool:
+        ended = list(pool.map(lambda index: run(f"{index}/{count}", "not alone"), range(count)))
     ended.append(run("0/1", "alone"))
     complete = set(ended) <= {"0", "1", "5"}  # pytest's own: all well, failures, or no test left
     results = collect(log)
@@ -297,12 +296,12 @@ def run_tests(
     # The options of pyproject.toml are for plugins that may not be here.
     command += ["-c", "pyproject.toml", "-o", "addopts=", "--import-mode=importlib"]
     command += ["--strict-markers", "--continue-on-collection-errors"]
-    before = _ends(log, share)
+    before = len(_ends(log, share))
     try:
         place.run(*command, timeout=max(1.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         say("the time for the tests is over")
-    return next(iter(_ends(log, share)[len(before) :]), "")
+    return "".join(_ends(log, share)[before:])
 
 
 def _ends(log: Path, share: str) -> list[str]:

@@ -60,12 +60,11 @@ impl Error {
 
     /// What the system refuses that has no place in the file.
     pub fn system(call: &'static str, error: io::Error) -> Error {
-        let (offset, nbytes) = (0, 0);
         Error::Io {
             call,
             error,
-            offset,
-            nbytes,
+            offset: 0,
+            nbytes: 0,
         }
     }
 
