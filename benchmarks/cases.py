@@ -68,6 +68,7 @@ class Case:
         file: the file it reads, or writes.
         processes: in how many fresh processes.
         again: how often more in each; None for as often as the settings say.
+        plain: whether plain reads or writes of as many bytes come after each sample.
     """
 
     action: str
@@ -78,6 +79,7 @@ class Case:
     processes: int = 1
     again: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    plain: bool = False
 
     @property
     def name(self) -> str:
@@ -118,12 +120,12 @@ def catalogue(settings: Settings) -> dict[str, Case]:
 def _native(processes: int) -> list[Case]:
     name = BACKENDS[0]
     return [
-        Case("freeze", "tmpfs", name, again=1),
+        Case("freeze", "tmpfs", name, again=1, plain=True),
         Case("restore", "tmpfs", name, processes=processes),
         Case("restore", "pinned", name),
-        Case("freeze", "disk", name, again=1),
+        Case("freeze", "disk", name, again=1, plain=True),
         Case("restore", "page-cache", name, processes=processes),
-        Case("restore", "cold-disk", name, again=1),
+        Case("restore", "cold-disk", name, again=1, plain=True),
         Case("memory", "tmpfs", name),
         Case("memory", "page-cache", name),
         Case("undigested", "tmpfs", name),

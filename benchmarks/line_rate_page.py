@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bars import Bar, draw
@@ -17,8 +18,10 @@ Each case runs in a fresh process. The clock starts after CUDA, the imports and,
 of backends: *ready* says how long those imports took. It stops when the device is done. *first* is
 the first transfer of a process, *again* a later one with a new destination, *into* one that fills
 tensors which are there. After every sample the tensors are compared with what the seed gives and
-then zeroed, outside the clock. Shares are of the ceiling measured in the same run. *undigested* is
-the same `.thaw` file, opened as a snapshot whose digests are left out: nothing is checked."""
+then zeroed, outside the clock. Shares are of the ceiling measured in the same run; where a row has
+plain writes (or, from the cold disk, plain O_DIRECT reads) of as many bytes, made between its
+samples, of the best of these. *undigested* is the same `.thaw` file, opened as a snapshot whose
+digests are left out: nothing is checked."""
 
 
 def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
@@ -96,6 +99,11 @@ def _sections(found: LineRate) -> list[str]:
             ("case", "sample", "median s", "spread s", "GB/s", "share", "path", "identical"),
             map(_freeze_row, found.of("freeze", "freeze-many")),
         ),
+        (
+            "## Plain transfers between the samples",
+            ("case", "sample", "way", "median s", "spread s", "GB/s"),
+            _plain_rows(found),
+        ),
         ("## Memory", _MEMORY, map(_memory_row, (r for r in found.rows if r.raw["memory"]))),
         ("## Beside other loaders", _PEERS, _peer_rows(found)),
         (
@@ -146,10 +154,22 @@ def _freeze_row(row: Measured) -> tuple[object, ...]:
 
 
 def _timing(row: Measured) -> tuple[str, ...]:
-    samples = row.raw["samples_s"]
-    spread = f"{min(samples):.3f} to {max(samples):.3f}" if len(samples) > 1 else ""
     share = "" if row.share is None else f"{row.share:.2f}"
-    return f"{row.median_s:.3f}", spread, f"{row.gbps:.2f}", share
+    return (*_seconds(row.raw["samples_s"]), f"{row.gbps:.2f}", share)
+
+
+def _seconds(samples: Sequence[float]) -> tuple[str, str]:
+    spread = f"{min(samples):.3f} to {max(samples):.3f}" if len(samples) > 1 else ""
+    return f"{median(samples):.3f}", spread
+
+
+def _plain_rows(found: LineRate) -> list[tuple[object, ...]]:
+    return [
+        (f"`{row.raw['case']}`", row.raw["what"], way, *_seconds(times), _rate(gbps))
+        for row in found.rows
+        for way, times in row.raw.get("plain_s", {}).items()
+        for gbps in [row.raw["nbytes"] / median(times) / 1e9]
+    ]
 
 
 def _memory_row(row: Measured) -> tuple[object, ...]:

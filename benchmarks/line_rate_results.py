@@ -60,9 +60,11 @@ class LineRate:
         return self._ceiling({"ceiling": name, "run": len(self.raw["runs"]) - 1})
 
     def _ceiling(self, row: dict[str, Any]) -> float | None:
-        """Prefer the ceiling that was measured in the row's own run."""
+        """Prefer what was measured between the row's samples, then in the row's own run."""
         if not row["ceiling"]:
             return None
+        if plain := row.get("plain_s"):
+            return float(row["nbytes"] / min(map(median, plain.values())) / 1e9)
         place, _, name = row["ceiling"].partition("/")
         own = self.raw["runs"][row["run"]]
         for run in (own, *reversed(self.raw["runs"])):

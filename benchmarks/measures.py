@@ -36,6 +36,8 @@ class Row:
         identical: whether every tensor was found bit-identical after every sample; None where
             no tensor was moved.
         ready_s: how long imports took before the clock started.
+        plain_s: how long plain writes (or reads past the page cache) of as many bytes took between
+            the samples, by way.
         memory: peaks beyond what was there and what was asked for, in bytes.
     """
 
@@ -52,6 +54,7 @@ class Row:
     resident_share: float | None = None
     memory: dict[str, int] = field(default_factory=dict)
     note: str = ""
+    plain_s: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Bench:
@@ -128,17 +131,20 @@ def freeze(bench: Bench) -> None:
     bench.start("thaw")
     import thaw
 
-    times, path_ran = _freeze_samples(bench, make(bench.shapes, bench.device))
+    plain: dict[str, list[float]] = {}
+    times, path_ran = _freeze_samples(bench, make(bench.shapes, bench.device), plain)
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
     bench.check(thaw.restore(bench.path, device=bench.device, backend="auto"))
-    row = bench.row("first", times[:1], path_ran=path_ran)
+    row = bench.row("first", times[:1], path_ran=path_ran, plain_s=plain)
     bench.emit(row)
     if times[1:]:
         bench.emit(replace(row, what="again", samples_s=tuple(times[1:])))
 
 
-def _freeze_samples(bench: Bench, tensors: Tensors) -> tuple[list[float], str]:
+def _freeze_samples(
+    bench: Bench, tensors: Tensors, plain: dict[str, list[float]]
+) -> tuple[list[float], str]:
     import thaw
 
     times, path_ran = [], ""
@@ -149,6 +155,12 @@ def _freeze_samples(bench: Bench, tensors: Tensors) -> tuple[list[float], str]:
         )
         times.append(elapsed_s)
         path_ran = report.path_ran
+        if bench.case.plain:
+            from plain import write_plainly
+
+            how = "buffered" if folder_of(bench.case.place) == "tmpfs" else "O_DIRECT"
+            nbytes = total_nbytes(bench.shapes)
+            write_plainly(bench.path.parent, bench.device, nbytes, how, plain)
     return times, path_ran
 
 
@@ -186,7 +198,7 @@ def restore(bench: Bench) -> None:
 def _samples(bench: Bench, move: Callable[[], thaw.Restored], counts: Mapping[str, int]) -> None:
     """Restore so many times under each name, and make a row of each."""
     for what, count in counts.items():
-        times, details = [], {}
+        times, details, plain = [], {}, dict[str, list[float]]()
         for _ in range(count):
             details = _settle(bench)
             restored, elapsed_s = bench.timed(move)
@@ -195,8 +207,12 @@ def _samples(bench: Bench, move: Callable[[], thaw.Restored], counts: Mapping[st
             bench.check(restored)
             spoil(restored)
             del restored
+            if bench.case.plain:
+                from plain import read_plainly
+
+                read_plainly(bench.path, bench.device, total_nbytes(bench.shapes), plain)
         if times:
-            bench.emit(bench.row(what, times, **details))
+            bench.emit(bench.row(what, times, plain_s=plain, **details))
 
 
 def _ran(report: thaw.RestoreReport) -> dict[str, Any]:

@@ -33,6 +33,16 @@ def test_measures_and_checks_the_reference_end_to_end(line_rate, rows, out, tmp_
     assert not list((tmp_path / "tmpfs").iterdir()), "files stay behind"
 
 
+def test_plain_transfers_come_between_the_samples(line_rate, rows) -> None:
+    pytest.importorskip("thaw_native", reason="the native backend is not installed")
+    assert line_rate("--only", "freeze/disk/native").returncode == 0
+    for what in ("first", "again"):
+        row = rows()["freeze/disk/native", what]
+        assert row["identical"] is True
+        assert [len(times) for times in row["plain_s"].values()] == [2, 2]
+        assert min(map(min, row["plain_s"].values())) > 0
+
+
 def test_a_backend_that_is_not_there_is_a_row_with_a_reason(line_rate, out) -> None:
     # The name is of a backend that has no CPU path or is not installed: either way a reason.
     assert line_rate("--only", "*/gds").returncode == 0

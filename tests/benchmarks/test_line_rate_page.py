@@ -93,6 +93,17 @@ def test_figures_say_what_was_found(raw) -> None:
     assert host == ("300 MiB (memory/tmpfs/native)", True)
 
 
+def test_plain_transfers_between_the_samples_are_the_ceiling(raw, tmp_path) -> None:
+    plain = {"few": [5.0, 3.0], "many": [8.0]}
+    for each in raw["rows"]:
+        if each["case"] == "freeze/tmpfs/native":
+            each["plain_s"] = plain
+    share = figures(raw)["freeze to tmpfs: at least 0.95 of the ceiling"]
+    assert share == ("1.00 (4.00 of 4.00 GB/s)", True)
+    page = made(raw, tmp_path)["line_rate.md"]
+    assert "| `freeze/tmpfs/native` | again | few | 4.000 | 3.000 to 5.000 | 4.00 |" in page
+
+
 @pytest.mark.parametrize(
     "case", ["restore/tmpfs/native", "restore/cold-disk/native", "many/tmpfs/native"]
 )

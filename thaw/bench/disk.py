@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import torch
@@ -92,17 +93,23 @@ def _fill(fd: int, memory: torch.Tensor, size: int) -> None:
 
 
 def _read(fd: int, memory: torch.Tensor, piece_nbytes: int, threads: int, repeat: int) -> Way:
+    how = f"{threads} x {piece_nbytes >> 20} MiB"
+    once = partial(read_pieces, fd, memory, piece_nbytes, threads, limit_s=_LIMIT_S)
+    return try_way(how, repeat, once)
+
+
+def read_pieces(
+    fd: int, memory: torch.Tensor, piece_nbytes: int, threads: int, *, limit_s: float = inf
+) -> float:
+    """Read the whole pieces of a file into the same memory again and again; return GB/s."""
     buffers = slots(memory, threads, piece_nbytes)
-    pieces = os.fstat(fd).st_size // piece_nbytes
+    pieces = -(-os.fstat(fd).st_size // piece_nbytes)
 
     def read(thread: int, number: int) -> int:
         mine = buffers[thread]
         return os.preadv(fd, [mine[number % len(mine)]], number * piece_nbytes)
 
-    how = f"{threads} x {piece_nbytes >> 20} MiB"
-    return try_way(
-        how, repeat, lambda: move_pieces(read, pieces, threads=threads, limit_s=_LIMIT_S)
-    )
+    return move_pieces(read, pieces, threads=threads, limit_s=limit_s)
 
 
 def _read_past_the_cache(
@@ -125,13 +132,25 @@ def _writes(folder: Path, memory: torch.Tensor, size: int, kind: str, repeat: in
             if how == "O_DIRECT" and kind in _IN_MEMORY:
                 ways.append(Way(name, None, reason=f"{kind} is memory"))
                 continue
-            once = partial(_write, folder, memory, size, how, threads)
+            once = partial(write_file, folder, memory, size, how, threads, limit_s=_LIMIT_S)
             ways.append(try_way(name, repeat, once))
     return ways
 
 
-def _write(folder: Path, memory: torch.Tensor, size: int, how: str, threads: int) -> float:
-    """Write a new file and sync it."""
+def write_file(
+    folder: Path,
+    memory: torch.Tensor,
+    size: int,
+    how: str,
+    threads: int,
+    *,
+    limit_s: float = inf,
+) -> float:
+    """Write a new file from the same memory again and again and sync it; return GB/s.
+
+    Args:
+        how: "buffered" or "O_DIRECT".
+    """
     buffers = slots(memory, threads, PIECE_NBYTES)
     with nameless_file(folder) as (buffered, direct):
         if how == "O_DIRECT" and isinstance(direct, str):
@@ -146,6 +165,6 @@ def _write(folder: Path, memory: torch.Tensor, size: int, how: str, threads: int
             write,
             size // PIECE_NBYTES,
             threads=threads,
-            limit_s=_LIMIT_S,
+            limit_s=limit_s,
             finish=lambda: os.fsync(fd),
         )
