@@ -111,8 +111,7 @@ def catalogue(settings: Settings) -> dict[str, Case]:
         Case("ceilings", "disk", ""),
         *_native(settings.processes),
         *_peers(),
-        *(case for backend in BACKENDS[1:] for case in _other(backend)),
-        *(Case("many", "tmpfs", backend, MANY, again=1) for backend in BACKENDS[1:]),
+        *_others(),
     ]
     return {case.name: case for case in cases}
 
@@ -144,7 +143,7 @@ def _peers() -> list[Case]:
         if peer.save:
             saves = [Case("save", "tmpfs", name, _saved(name), again=0)]
         loads = [
-            Case("peer", "tmpfs", name, peer.file, key, 1, 3, dict(setting.environment))
+            Case("peer", "tmpfs", name, peer.file, key, 1, 2, dict(setting.environment))
             for key, setting in peer.settings.items()
         ]
         # A peer's own format must be saved before it is loaded.
@@ -156,15 +155,21 @@ def _saved(peer: str) -> str:
     return "saved.safetensors" if PEERS[peer].file == CHECKPOINT else PEERS[peer].file
 
 
-def _other(backend: str) -> list[Case]:
-    again = 1 if backend == "reference" else None
-    return [
-        Case("restore", "tmpfs", backend, again=again),
-        Case("restore", "page-cache", backend, again=again),
-        Case("restore", "pinned", backend, again=again),
-        Case("memory", "tmpfs", backend),
-        Case("checkpoint", "tmpfs", backend, CHECKPOINT, again=again),
-        Case("freeze", "tmpfs", backend, again=0),
-        Case("freeze", "disk", backend, again=0),
-        Case("restore", "cold-disk", backend, again=0),
-    ]
+def _others() -> list[Case]:
+    """Return what the other backends do, each thing by all of them before the next."""
+    found = []
+    for action, place, file, again in (
+        ("restore", "tmpfs", LLAMA, None),
+        ("restore", "pinned", LLAMA, None),
+        ("restore", "page-cache", LLAMA, None),
+        ("memory", "tmpfs", LLAMA, None),
+        ("checkpoint", "tmpfs", CHECKPOINT, 1),
+        ("many", "tmpfs", MANY, 1),
+        ("freeze", "tmpfs", LLAMA, 0),
+        ("freeze", "disk", LLAMA, 0),
+        ("restore", "cold-disk", LLAMA, 0),
+    ):
+        for backend in BACKENDS[1:]:
+            fewer = 1 if backend == "reference" and again is None else again
+            found.append(Case(action, place, backend, file, again=fewer))
+    return found

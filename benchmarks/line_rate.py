@@ -93,10 +93,12 @@ def _merged(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if "row" not in each:
             continue
         row = each["row"]
-        before = rows.setdefault(row["what"], row)
-        if before is not row:
-            before["samples_s"] += row["samples_s"]
-            before["identical"] = before["identical"] and row["identical"]
+        if before := rows.get(row["what"]):
+            row = before | {
+                "samples_s": before["samples_s"] + row["samples_s"],
+                "identical": before["identical"] and row["identical"],
+            }
+        rows[row["what"]] = row
     return list(rows.values())
 
 

@@ -117,9 +117,19 @@ class LineRate:
         ]
 
     def _rate(self, what: str, case: str, sample: str, least: float) -> Figure:
-        return self._judge(
-            what, self.find(case, sample), lambda r: (f"{r.gbps:.1f} GB/s", r.gbps >= least)
+        def judge(row: Measured) -> tuple[str, bool]:
+            return f"{row.gbps:.1f} GB/s{self._alone(row)}", row.gbps >= least
+
+        return self._judge(what, self.find(case, sample), judge)
+
+    def _alone(self, row: Measured) -> str:
+        """Say what the two halves of a restore from a file reach when the other one rests."""
+        action, place, *_ = row.parts
+        folder = {"tmpfs": "tmpfs", "page-cache": "disk"}.get(place) if action == "restore" else ""
+        bus, reads = (
+            self.ceiling(f"{folder}/{name}") for name in ("h2d-pinned", "read-page-cache")
         )
+        return f" (bus alone {bus:.1f}, reads alone {reads:.1f})" if bus and reads else ""
 
     def _of_ceiling(self, what: str, case: str, least: float) -> Figure:
         what = f"{what}: at least {least:.2f} of the ceiling"
