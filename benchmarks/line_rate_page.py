@@ -82,6 +82,8 @@ def page(found: LineRate) -> str:
             ("figure to reach", "found", "reached"),
             ((each.what, each.found, _yes(each.reached)) for each in found.figures()),
         ),
+        "Where the time goes in what is not reached, and what was tried: [notes.md](notes.md).",
+        "",
         "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
         *_sections(found),
