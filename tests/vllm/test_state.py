@@ -1,0 +1,120 @@
+"""What is found in a model and compared with a snapshot, without vLLM; made-up modules stand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import thaw
+from thaw.vllm.identity import check_identity
+from thaw.vllm.options import LoadOptions
+from thaw.vllm.state import take_state
+from thaw.vllm.transfer import compare_state, freeze_state, restore_state
+
+IDENTITY = {"model": "Made", "dtype": "float32", "vllm": "1.2.3"}
+
+
+class Method:
+    """A quantization method that keeps a tensor and a float of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.table = [torch.full((3,), float(seed)), {"inner": torch.arange(seed, seed + 4)}]
+        self.scale = seed / 3
+
+
+Method.__module__ = "vllm.made.up"
+
+
+class Layer(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(5, 7, generator=generator))
+        self.tied = self.weight
+        self.register_buffer("cache", torch.full((2,), float(seed)), persistent=False)
+        self.plain = torch.full((), float(seed))
+        self.kv_cache = torch.zeros(9)
+        self.scale_float = seed / 7
+        self.quant_method = Method(seed)
+        self.unrelated = SimpleNamespace(tensor=torch.zeros(1))
+
+
+def model(seed: int) -> nn.Module:
+    return nn.Sequential(Layer(seed), Layer(seed + 1))
+
+
+def frozen(path: Path, seed: int = 1) -> Path:
+    freeze_state(model(seed), path, kind="loaded", identity=IDENTITY, shard=thaw.Shard())
+    return path
+
+
+def test_state_is_all_but_the_kv_cache() -> None:
+    state = take_state(model(1))
+    names = {name.removeprefix("0.") for name in state.tensors if name.startswith("0.")}
+    inner = {"quant_method.table.0", "quant_method.table.1.inner"}
+    assert names == {"weight", "tied", "cache", "plain"} | inner
+    assert {name for name in state.floats if name.startswith("0.")} == {
+        "0.scale_float",
+        "0.quant_method.scale",
+    }
+
+
+def test_restores_every_tensor_and_float(tmp_path: Path) -> None:
+    path, other = frozen(tmp_path / "a.thaw"), model(5)
+    tensors = take_state(other).tensors
+    addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    with thaw.open(path) as snapshot:
+        # Two layers of five tensors, tied ones twice, and two floats.
+        assert len(compare_state(other, snapshot)) == 2 * (6 + 2)
+        restore_state(other, snapshot)
+        assert not compare_state(other, snapshot)
+    assert other[0].scale_float == 1 / 7
+    assert other[1].quant_method.scale == 2 / 3
+    assert {name: each.data_ptr() for name, each in take_state(other).tensors.items()} == addresses
+
+
+def test_a_tensor_that_only_one_side_has_is_named_and_nothing_moves(tmp_path: Path) -> None:
+    path, other = frozen(tmp_path / "a.thaw"), model(5)
+    other[0].appeared = torch.zeros(3)
+    del other[1].plain
+    before = other[0].weight.detach().clone()
+    with thaw.open(path) as snapshot, pytest.raises(thaw.MismatchError) as caught:
+        restore_state(other, snapshot)
+    assert caught.value.differences == (
+        "'0.appeared' is not in the snapshot",
+        "'1.plain' is not in the model",
+    )
+    assert torch.equal(other[0].weight, before)
+
+
+def test_identity_names_the_field_that_differs(tmp_path: Path) -> None:
+    with thaw.open(frozen(tmp_path / "a.thaw")) as snapshot:
+        check_identity(snapshot, IDENTITY)
+        with pytest.raises(thaw.MismatchError, match="dtype is float32 in the snapshot, bfloat16"):
+            check_identity(snapshot, IDENTITY | {"dtype": "bfloat16"})
+
+
+def test_a_snapshot_of_something_else_is_refused(tmp_path: Path) -> None:
+    thaw.freeze({"weight": torch.zeros(2)}, tmp_path / "a.thaw")
+    refused = pytest.raises(thaw.MismatchError, match="not frozen from a vLLM engine")
+    with thaw.open(tmp_path / "a.thaw") as snapshot, refused:
+        check_identity(snapshot, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({}, "needs a snapshot"),
+        ({"snapshot": "a", "snapshots": "b"}, "does not know 'snapshots'"),
+        ({"snapshot": 3}, "'snapshot' in model_loader_extra_config is 3"),
+        ({"snapshot": "a", "verify": "yes"}, "expected a bool"),
+        (None, "wants a mapping"),
+    ],
+)
+def test_options_reject_what_they_do_not_know(extra: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LoadOptions.parse(extra)

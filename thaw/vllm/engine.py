@@ -1,0 +1,259 @@
+"""What users call: freeze, load and restore whole engines, all ranks of them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import thaw_format
+from thaw_format import ThawError
+
+from .. import errors
+from ..errors import MismatchError
+from ..freezing import seal
+from ..reports import Report
+from .identity import KINDS, LOADED
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReport(Report):
+    """What a whole engine moved: the bytes of all ranks, the time of the slowest.
+
+    Attributes:
+        tensors: of all ranks.
+        backends: that of each rank.
+    """
+
+    path: Path
+    ranks: int
+    tensors: int
+    backends: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineComparison:
+    """What of a live engine differs from a snapshot, rank by rank; empty where nothing does."""
+
+    tensors: int
+    differences: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.differences)
+
+
+def load(
+    model: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    tensor_parallel_size: int = 1,
+    backend: str = "auto",
+    verify: bool = False,
+    **engine: Any,
+) -> LLM:
+    """Start an engine whose weights come from a snapshot.
+
+    Args:
+        model: the model's folder, of which only configuration and tokenizer are read.
+        path: a snapshot with as many ranks as the engine will have.
+        backend: what moves the bytes; see `thaw backends`.
+        verify: whether every tensor is compared with the snapshot again after loading.
+        engine: other arguments of `vllm.LLM`.
+    """
+    from vllm import LLM
+
+    extra = {"snapshot": os.fspath(Path(path).resolve()), "backend": backend, "verify": verify}
+    return LLM(
+        model=os.fspath(model),
+        load_format="thaw",
+        model_loader_extra_config=extra,
+        tensor_parallel_size=tensor_parallel_size,
+        **engine,
+    )
+
+
+def freeze(
+    model: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    tensor_parallel_size: int = 1,
+    kind: str = LOADED,
+    backend: str = "auto",
+    load_format: str = "auto",
+    model_loader_extra_config: Mapping[str, Any] | None = None,
+    **engine: Any,
+) -> EngineReport:
+    """Freeze a model's folder to a snapshot: its workers load it, and no engine starts.
+
+    Nothing is profiled, no KV cache is made, no graph is captured.
+
+    Args:
+        kind: "loaded" freezes weights as vLLM lays them out, before it processes them; "processed"
+            freezes what processing made of them.
+        load_format: how the folder is loaded, like that of vLLM.
+        engine: other arguments of `vllm.EngineArgs`, like dtype= or quantization=.
+
+    Raises:
+        MismatchError: vLLM keeps weights where they cannot be read.
+        FileExistsError: a folder of several ranks is there already.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.plugins import load_general_plugins
+
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    load_general_plugins()
+    where, snapshot_id = _new(path, tensor_parallel_size), secrets.token_hex(16)
+    extra = dict(model_loader_extra_config or {})
+    if kind == LOADED:
+        options = {"freeze_to": where, "snapshot_id": snapshot_id, "backend": backend}
+        extra = options | {"load_format": load_format, "extra_config": extra}
+        load_format = "thaw-freeze"
+    config = EngineArgs(
+        model=os.fspath(model),
+        load_format=load_format,
+        model_loader_extra_config=extra,
+        tensor_parallel_size=tensor_parallel_size,
+        enforce_eager=True,
+        **engine,
+    ).create_engine_config()
+    return _freeze_by_workers(config, kind, where, snapshot_id, backend)
+
+
+def _freeze_by_workers(
+    config: Any, kind: str, where: str, snapshot_id: str, backend: str
+) -> EngineReport:
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.v1.executor import Executor
+
+    executor = None
+    try:
+        executor = Executor.get_class(config)(config)
+        if kind == LOADED:
+            answers = executor.collective_rpc("thaw_frozen")
+        else:
+            answers = executor.collective_rpc("thaw_freeze", args=(where, snapshot_id, backend))
+        return _frozen(where, _checked(answers))
+    finally:
+        if executor is not None:
+            executor.shutdown()
+        cleanup_dist_env_and_memory()
+
+
+def freeze_model_tp(
+    llm: LLM, path: str | os.PathLike[str], *, backend: str = "auto"
+) -> EngineReport:
+    """Freeze the weights of a live engine, processed as they are, every rank to its own file.
+
+    Raises:
+        MismatchError: the engine keeps weights where they cannot be read.
+        FileExistsError: a folder of several ranks is there already.
+        ThawError: a rank failed; the message says which.
+    """
+    where = _new(path, _world_size(llm))
+    answers = llm.collective_rpc("thaw_freeze", args=(where, secrets.token_hex(16), backend))
+    return _frozen(where, _checked(answers))
+
+
+def restore_model_tp(
+    llm: LLM, path: str | os.PathLike[str], *, backend: str = "auto"
+) -> EngineReport:
+    """Swap the weights of a live engine in place, for those of a `processed` snapshot.
+
+    Addresses stay, so CUDA graphs do; the prefix cache is reset. Where the path was pinned by
+    `pin_model_tp`, the bytes come from there.
+
+    Raises:
+        ThawError: requests are running, or a rank failed; the message says which.
+        MismatchError: the snapshot is not of this engine; nothing has moved.
+    """
+    where = os.fspath(Path(path).resolve())
+    if llm.llm_engine.has_unfinished_requests():
+        raise ThawError("requests are running: finish them before their weights are swapped")
+    _checked(llm.collective_rpc("thaw_check", args=(where,)))
+    answers = _checked(llm.collective_rpc("thaw_restore", args=(where, backend)))
+    if not llm.reset_prefix_cache():
+        raise ThawError("the prefix cache of the old weights could not be reset")
+    return _report(where, answers)
+
+
+def pin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
+    """Lock each rank's file in the memory of its worker, for `restore_model_tp`."""
+    _checked(llm.collective_rpc("thaw_pin", args=(os.fspath(Path(path).resolve()),)))
+
+
+def unpin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
+    """Unlock what `pin_model_tp` locked."""
+    _checked(llm.collective_rpc("thaw_unpin", args=(os.fspath(Path(path).resolve()),)))
+
+
+def verify(llm: LLM, path: str | os.PathLike[str]) -> EngineComparison:
+    """Compare every tensor of a live engine, in place, with a snapshot, bit by bit.
+
+    Raises:
+        MismatchError: the snapshot is not of this engine.
+    """
+    answers = _checked(llm.collective_rpc("thaw_compare", args=(os.fspath(Path(path).resolve()),)))
+    return EngineComparison(
+        tensors=sum(answer["tensors"] for answer in answers),
+        differences=tuple(
+            f"rank {answer['rank']}: {line}" for answer in answers for line in answer["differences"]
+        ),
+    )
+
+
+def _world_size(llm: LLM) -> int:
+    return int(llm.llm_engine.vllm_config.parallel_config.world_size)
+
+
+def _new(path: str | os.PathLike[str], ranks: int) -> str:
+    where = Path(path).resolve()
+    if ranks > 1 and where.exists():
+        raise FileExistsError(f"{where} is there already; freeze to another name")
+    if ranks > 1:
+        where.mkdir()
+    return os.fspath(where)
+
+
+def _frozen(where: str, answers: Sequence[Mapping[str, Any]]) -> EngineReport:
+    if len(answers) > 1:
+        seal(where)
+    return _report(where, answers)
+
+
+def _report(where: str, answers: Sequence[Mapping[str, Any]]) -> EngineReport:
+    return EngineReport(
+        path=Path(where),
+        nbytes=sum(answer["nbytes"] for answer in answers),
+        elapsed_s=max(answer["elapsed_s"] for answer in answers),
+        ranks=len(answers),
+        tensors=sum(answer["tensors"] for answer in answers),
+        backends=tuple(answer["backend"] for answer in answers),
+    )
+
+
+def _checked(answers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Raise the error of the first rank that had one."""
+    for answer in answers:
+        if "error" in answer:
+            raise _error(answer["error"], f"rank {answer['rank']}: {answer['message']}")
+    return answers
+
+
+def _error(name: str, message: str) -> Exception:
+    if name == "MismatchError":
+        return MismatchError(message)
+    known = {"OSError": OSError, "FileNotFoundError": FileNotFoundError}
+    if name in known:
+        return known[name](message)
+    for each in (errors, thaw_format):
+        if issubclass(getattr(each, name, Exception), ThawError):
+            # Its own fields stayed with the worker.
+            return ThawError(f"{message} ({name})")
+    return ThawError(f"{message} ({name})")

@@ -1,0 +1,131 @@
+"""The model loaders that vLLM calls: one restores a snapshot, one freezes what another loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from thaw_format import Snapshot
+from torch import nn
+from vllm.config import LoadConfig, ModelConfig, VllmConfig, replace
+from vllm.distributed import get_world_group
+from vllm.model_executor.model_loader import get_model_loader
+from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+
+from ..errors import MismatchError
+from ..selection import open_snapshot
+from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
+from .materializing import is_deferred, materialize
+from .options import FreezeOptions, LoadOptions
+from .transfer import compare_state, freeze_state, restore_state
+
+REPORT = "thaw_report"
+"""The attribute of a model that says how it was frozen while it was loaded."""
+
+
+class ThawModelLoader(BaseModelLoader):
+    """Builds a model and fills it from a snapshot.
+
+    A `loaded` snapshot takes the place of the checkpoint, and vLLM then processes the weights as
+    it always does. For a `processed` one vLLM builds and processes the model first, whose memory
+    is not initialized then, so that all tensors are there as they are in a live engine.
+    """
+
+    def __init__(self, load_config: LoadConfig) -> None:
+        super().__init__(load_config)
+        self._options = LoadOptions.parse(load_config.model_loader_extra_config)
+        self._snapshot: Snapshot | None = None
+
+    def download_model(self, model_config: ModelConfig) -> None:
+        """Do nothing: snapshots are local."""
+
+    def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, **more: Any) -> Any:
+        """Build the model that a snapshot fits, and fill it."""
+        rank = get_world_group().rank
+        with self._opened(rank) as snapshot:
+            kind = kind_of(snapshot)
+            # Before any memory is taken; kernels are known only when the model is there.
+            expected = identify(vllm_config, model_config, rank, LOADED)
+            check_identity(snapshot, expected)
+            model = super().load_model(vllm_config, model_config, **more)
+            if kind == PROCESSED:
+                check_identity(snapshot, identify(vllm_config, model_config, rank, kind))
+                self._restore(model)
+        return model
+
+    def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
+        """Fill a model that vLLM has built and not processed yet."""
+        if self._snapshot is None:
+            raise MismatchError(
+                "load_format='thaw' fills a model when it is built; to fill a live engine, call "
+                "thaw_vllm.restore_model_tp"
+            )
+        if kind_of(self._snapshot) == PROCESSED:
+            materialize(model)
+        elif deferred := [name for name, each in model.named_modules() if is_deferred(each)]:
+            raise MismatchError.of(
+                "vLLM quantizes these layers while it loads them, so there is nothing to restore "
+                "before: freeze a live engine with thaw_vllm.freeze_model_tp",
+                deferred,
+            )
+        else:
+            self._restore(model)
+
+    def _restore(self, model: nn.Module) -> None:
+        assert self._snapshot is not None
+        restore_state(model, self._snapshot, backend=self._options.backend)
+        if self._options.verify and (differences := compare_state(model, self._snapshot)):
+            raise MismatchError.of("restored tensors differ from the snapshot", differences)
+
+    @contextmanager
+    def _opened(self, rank: int) -> Iterator[Snapshot]:
+        with open_snapshot(self._options.snapshot, rank=rank) as snapshot:
+            self._snapshot = snapshot
+            try:
+                yield snapshot
+            finally:
+                self._snapshot = None
+
+
+class FreezingModelLoader(BaseModelLoader):
+    """Loads weights as another loader does and freezes them before vLLM processes them."""
+
+    def __init__(self, load_config: LoadConfig) -> None:
+        super().__init__(load_config)
+        self._options = FreezeOptions.parse(load_config.model_loader_extra_config)
+        self._inner = get_model_loader(
+            replace(
+                load_config,
+                load_format=self._options.load_format,
+                model_loader_extra_config=dict(self._options.extra_config or {}),
+            )
+        )
+        self._vllm_config: VllmConfig | None = None
+
+    def download_model(self, model_config: ModelConfig) -> None:
+        self._inner.download_model(model_config)
+
+    def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, **more: Any) -> Any:
+        self._vllm_config = vllm_config
+        return super().load_model(vllm_config, model_config, **more)
+
+    def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
+        assert self._vllm_config is not None
+        if deferred := [name for name, each in model.named_modules() if is_deferred(each)]:
+            raise MismatchError.of(
+                "vLLM quantizes these layers while it loads them; freeze them as 'processed'",
+                deferred,
+            )
+        self._inner.load_weights(model, model_config)
+        rank = get_world_group().rank
+        report = freeze_state(
+            model,
+            self._options.freeze_to,
+            kind=LOADED,
+            identity=identify(self._vllm_config, model_config, rank, LOADED),
+            shard=rank_shard(self._vllm_config, rank),
+            snapshot_id=self._options.snapshot_id,
+            backend=self._options.backend,
+        )
+        setattr(model, REPORT, report)

@@ -1,0 +1,38 @@
+"""Layers that vLLM quantizes while it loads them, and that have no memory before."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def is_deferred(layer: nn.Module) -> bool:
+    """Say whether vLLM gives a layer memory only when its weights come."""
+    return bool(getattr(getattr(layer, "quant_method", None), "uses_meta_device", False))
+
+
+def materialize(model: nn.Module) -> None:
+    """Give memory to deferred layers and process them one by one, as if weights had come.
+
+    What is in that memory does not matter: it is filled from a snapshot afterwards.
+    """
+    for layer in model.modules():
+        if is_deferred(layer):
+            _materialize(layer)
+
+
+def _materialize(layer: nn.Module) -> None:
+    from vllm.model_executor.model_loader.reload.layerwise import (
+        _get_original_loader,
+        get_layerwise_info,
+    )
+    from vllm.model_executor.model_loader.reload.meta import materialize_layer
+    from vllm.model_executor.model_loader.reload.utils import get_layer_tensors
+
+    info = get_layerwise_info(layer)
+    if not info.can_load():
+        return
+    materialize_layer(layer, info)
+    for tensor in get_layer_tensors(layer).values():
+        tensor.weight_loader = _get_original_loader(tensor)
+    layer.quant_method.process_weights_after_loading(layer)  # type: ignore[union-attr,operator]
+    info.reset()

@@ -1,0 +1,125 @@
+"""Every tensor of a vLLM model, and every float, by name, wherever vLLM keeps it.
+
+`named_parameters` and `named_buffers` are not enough: attention layers keep scales as plain
+attributes, quantization methods keep tensors of their own, and processing derives Python floats
+from weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..census import take_census
+
+_KV_CACHE = "kv_cache"
+"""Where attention layers keep their blocks, which are no weights."""
+_OWN = frozenset(vars(nn.Module()))
+_NOT_STATE = ("vllm.config", "vllm.distributed", "vllm.platforms", "vllm.transformers_utils")
+_MOST_DEEP = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Float:
+    """A Python float and the object that has it as an attribute."""
+
+    owner: Any
+    attribute: str
+
+    @property
+    def value(self) -> float:
+        found = vars(self.owner)[self.attribute]
+        assert isinstance(found, float)
+        return found
+
+    def set(self, value: float) -> None:
+        vars(self.owner)[self.attribute] = value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelState:
+    """What a model computes with.
+
+    Attributes:
+        tensors: parameters, buffers, and tensors that are attributes of modules or of the objects
+            and containers that modules hold; tied ones under each of their names.
+        floats: attributes of the same modules and objects.
+    """
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    floats: dict[str, Float] = field(default_factory=dict)
+
+
+def take_state(model: nn.Module) -> ModelState:
+    """List all that a model on this rank computes with, its KV cache aside.
+
+    Raises:
+        TypeError: a tensor has no memory yet, or two would have the same name.
+    """
+    walk = _Walk(ModelState(dict(take_census(model).tensors)))
+    # What another attribute refers to as well has a name already.
+    walk.seen.update(map(id, model.modules()))
+    for name, module in model.named_modules():
+        walk.attributes(name, module, 0)
+    return walk.state
+
+
+class _Walk:
+    """Goes through attributes, each object once."""
+
+    def __init__(self, state: ModelState) -> None:
+        self.state, self.seen = state, set[int]()
+
+    def attributes(self, prefix: str, owner: Any, depth: int) -> None:
+        for attribute, value in sorted(vars(owner).items()):
+            if attribute == _KV_CACHE or (isinstance(owner, nn.Module) and attribute in _OWN):
+                continue
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            if type(value) is float:
+                self.state.floats[name] = Float(owner, attribute)
+            else:
+                self._value(name, value, depth)
+        if isinstance(owner, nn.Module) and depth:
+            for name, tensor in take_census(owner).tensors.items():
+                self._add(f"{prefix}.{name}", tensor)
+
+    def _value(self, name: str, value: Any, depth: int) -> None:
+        if isinstance(value, torch.Tensor):
+            self._add(name, value)
+        elif depth < _MOST_DEEP and id(value) not in self.seen:
+            for inner, each in _items(value):
+                self.seen.add(id(value))
+                self._value(f"{name}.{inner}", each, depth + 1)
+            if _is_stateful(value):
+                self.seen.add(id(value))
+                self.attributes(name, value, depth + 1)
+
+    def _add(self, name: str, tensor: torch.Tensor) -> None:
+        for inner, plain in take_census({name: tensor}).tensors.items():
+            if inner in self.state.tensors:
+                raise TypeError(f"two tensors of the model would have the name {inner!r}")
+            self.state.tensors[inner] = plain
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((str(key), each) for key, each in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((str(index), each) for index, each in enumerate(value))
+
+
+def _is_stateful(value: Any) -> bool:
+    """Say whether an object may hold tensors of the model: vLLM's own, but no configuration."""
+    kind = type(value)
+    if isinstance(value, (type, nn.Module)):
+        return isinstance(value, nn.Module)
+    origin = kind.__module__
+    return (
+        origin.startswith("vllm.")
+        and not origin.startswith(_NOT_STATE)
+        and hasattr(value, "__dict__")
+    )

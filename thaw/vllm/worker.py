@@ -1,0 +1,152 @@
+"""What every worker of an engine can be asked to do, by name, through `collective_rpc`.
+
+Answers are plain values, errors too: they travel between processes by whatever means vLLM uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from thaw_format import ThawError
+
+from ..pinning import PinnedSnapshot, pin
+from ..selection import open_snapshot
+from .identity import PROCESSED, check_identity, identify, kind_of, rank_shard
+from .transfer import compare_state, freeze_state, restore_state
+
+_PINNED = "_thaw_pinned"
+_BROKEN = "_thaw_broken"
+Answer = dict[str, Any]
+
+
+def _answering(method: Callable[..., Answer]) -> Callable[..., Answer]:
+    @wraps(method)
+    def answer(worker: Any, *args: Any, **kwargs: Any) -> Answer:
+        try:
+            return method(worker, *args, **kwargs) | {"rank": worker.rank}
+        except (ThawError, OSError, TypeError, ValueError) as error:
+            return {"rank": worker.rank, "error": type(error).__name__, "message": str(error)}
+
+    return answer
+
+
+@_answering
+def thaw_freeze(worker: Any, path: str, snapshot_id: str, backend: str) -> Answer:
+    """Freeze the live model of this rank."""
+    _check_whole(worker)
+    report = freeze_state(
+        worker.get_model(),
+        path,
+        kind=PROCESSED,
+        identity=_identity(worker),
+        shard=rank_shard(worker.vllm_config, worker.rank),
+        snapshot_id=snapshot_id,
+        backend=backend,
+    )
+    return _said(report)
+
+
+@_answering
+def thaw_frozen(worker: Any) -> Answer:
+    """Say what the loader froze on this rank, when it loaded the model."""
+    from .loader import REPORT
+
+    return _said(getattr(worker.get_model(), REPORT))
+
+
+@_answering
+def thaw_check(worker: Any, path: str) -> Answer:
+    """Check that a snapshot is one of this engine, before any rank moves a byte."""
+    with open_snapshot(path, rank=worker.rank) as snapshot:
+        kind = kind_of(snapshot)
+        if kind != PROCESSED:
+            raise ThawError(
+                f"{path} is a {kind!r} snapshot, taken before vLLM processed the weights; a live "
+                f"engine takes {PROCESSED!r} ones, which thaw_vllm.freeze_model_tp makes"
+            )
+        check_identity(snapshot, _identity(worker))
+    return {}
+
+
+@_answering
+def thaw_restore(worker: Any, path: str, backend: str) -> Answer:
+    """Restore into the live model of this rank, from pinned memory where the path is pinned."""
+    setattr(worker, _BROKEN, f"a restore from {path} did not end well")
+    pinned = _pinned(worker).get(path)
+    if pinned is not None:
+        report = restore_state(worker.get_model(), pinned, backend=backend)
+    else:
+        with open_snapshot(path, rank=worker.rank) as snapshot:
+            report = restore_state(worker.get_model(), snapshot, backend=backend)
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    setattr(worker, _BROKEN, None)
+    return _said(report) | {"chunks_checked": report.chunks_checked}
+
+
+@_answering
+def thaw_pin(worker: Any, path: str) -> Answer:
+    """Lock the pages of this rank's file, so that restores from it run at the bus's limit."""
+    if path not in _pinned(worker):
+        _pinned(worker)[path] = pin(path, device=worker.device, rank=worker.rank)
+    pinned = _pinned(worker)[path]
+    return {"nbytes": pinned.nbytes, "elapsed_s": pinned.elapsed_s}
+
+
+@_answering
+def thaw_unpin(worker: Any, path: str) -> Answer:
+    """Unlock them."""
+    if pinned := _pinned(worker).pop(path, None):
+        pinned.close()
+    return {}
+
+
+@_answering
+def thaw_compare(worker: Any, path: str) -> Answer:
+    """List what differs between the live model of this rank and a snapshot, bit by bit."""
+    with open_snapshot(path, rank=worker.rank) as snapshot:
+        check_identity(snapshot, _identity(worker, kind_of(snapshot)))
+        differences = compare_state(worker.get_model(), snapshot)
+        return {"differences": differences, "tensors": len(snapshot.tensors)}
+
+
+METHODS = (
+    *(thaw_freeze, thaw_frozen, thaw_check, thaw_restore),
+    *(thaw_pin, thaw_unpin, thaw_compare),
+)
+
+
+def add_methods(worker_class: type) -> None:
+    """Give a class of workers these methods, and let it refuse to run on half restored weights."""
+    for method in METHODS:
+        setattr(worker_class, method.__name__, method)
+
+
+def _check_whole(worker: Any) -> None:
+    if reason := getattr(worker, _BROKEN, None):
+        raise ThawError(f"the weights of this engine are undefined: {reason}; restore them first")
+
+
+def _identity(worker: Any, kind: str = PROCESSED) -> dict[str, str]:
+    return identify(worker.vllm_config, worker.model_config, worker.rank, kind)
+
+
+def _pinned(worker: Any) -> dict[str, PinnedSnapshot]:
+    if not hasattr(worker, _PINNED):
+        setattr(worker, _PINNED, {})
+    found: dict[str, PinnedSnapshot] = getattr(worker, _PINNED)
+    return found
+
+
+def _said(report: Any) -> Answer:
+    return {
+        "path": str(report.path),
+        "nbytes": report.nbytes,
+        "elapsed_s": report.elapsed_s,
+        "tensors": report.tensors,
+        "backend": report.backend,
+        "path_ran": report.path_ran,
+    }
