@@ -1,6 +1,6 @@
 """Freeze and restore vLLM engines: `load_format="thaw"`, and engines at work."""
 
-from thaw.vllm import (
+from thaw.vllm.engine import (
     EngineComparison,
     EngineReport,
     freeze,

@@ -10,6 +10,7 @@ from thaw_format import Snapshot
 
 from .backend import Backend, Progress
 from .copying import bytes_of
+from .matching import literal
 from .reports import Difference, Restored, TensorDifference
 from .restoring import restore
 from .selection import open_snapshot
@@ -36,8 +37,9 @@ def diff(
         alike = [name for name in common if not _spec_difference(name, one, two)]
         changed = [d for name in common if (d := _spec_difference(name, one, two))]
         for group in _groups(one, alike):
-            left = restore(one, names=_literal(group), backend=backend, progress=progress)
-            right = restore(two, names=_literal(group), backend=backend, progress=progress)
+            names = [literal(name) for name in group]
+            left = restore(one, names=names, backend=backend, progress=progress)
+            right = restore(two, names=names, backend=backend, progress=progress)
             changed += _byte_differences(group, left, right)
         return Difference(
             only_in_a=tuple(name for name in one.tensors if name not in two.tensors),
@@ -67,11 +69,6 @@ def _groups(snapshot: Snapshot, names: list[str]) -> Iterator[list[str]]:
             group, nbytes = [], 0
     if group:
         yield group
-
-
-def _literal(names: list[str]) -> list[str]:
-    """Quote the characters that are special in patterns."""
-    return ["".join(f"[{c}]" if c in "*?[" else c for c in name) for name in names]
 
 
 def _spec_difference(name: str, a: Snapshot, b: Snapshot) -> TensorDifference | None:

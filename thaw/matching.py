@@ -41,6 +41,11 @@ def select_names(known: Iterable[str], patterns: str | Sequence[str] | None) -> 
     return [name for name in known if _is_like(name, patterns)]
 
 
+def literal(name: str) -> str:
+    """Quote the characters that are special in patterns."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
 def _is_like(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 

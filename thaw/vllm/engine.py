@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import thaw_format
 from thaw_format import ThawError
 
-from .. import errors
 from ..errors import MismatchError
 from ..freezing import seal
 from ..reports import Report
@@ -68,7 +66,7 @@ def load(
     """
     from vllm import LLM
 
-    extra = {"snapshot": os.fspath(Path(path).resolve()), "backend": backend, "verify": verify}
+    extra = {"snapshot": _absolute(path), "backend": backend, "verify": verify}
     return LLM(
         model=os.fspath(model),
         load_format="thaw",
@@ -173,7 +171,7 @@ def restore_model_tp(
         ThawError: requests are running, or a rank failed; the message says which.
         MismatchError: the snapshot is not of this engine; nothing has moved.
     """
-    where = os.fspath(Path(path).resolve())
+    where = _absolute(path)
     if llm.llm_engine.has_unfinished_requests():
         raise ThawError("requests are running: finish them before their weights are swapped")
     _checked(llm.collective_rpc("thaw_check", args=(where,)))
@@ -185,12 +183,12 @@ def restore_model_tp(
 
 def pin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
     """Lock each rank's file in the memory of its worker, for `restore_model_tp`."""
-    _checked(llm.collective_rpc("thaw_pin", args=(os.fspath(Path(path).resolve()),)))
+    _checked(llm.collective_rpc("thaw_pin", args=(_absolute(path),)))
 
 
 def unpin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
     """Unlock what `pin_model_tp` locked."""
-    _checked(llm.collective_rpc("thaw_unpin", args=(os.fspath(Path(path).resolve()),)))
+    _checked(llm.collective_rpc("thaw_unpin", args=(_absolute(path),)))
 
 
 def verify(llm: LLM, path: str | os.PathLike[str]) -> EngineComparison:
@@ -199,13 +197,18 @@ def verify(llm: LLM, path: str | os.PathLike[str]) -> EngineComparison:
     Raises:
         MismatchError: the snapshot is not of this engine.
     """
-    answers = _checked(llm.collective_rpc("thaw_compare", args=(os.fspath(Path(path).resolve()),)))
+    answers = _checked(llm.collective_rpc("thaw_compare", args=(_absolute(path),)))
     return EngineComparison(
         tensors=sum(answer["tensors"] for answer in answers),
         differences=tuple(
             f"rank {answer['rank']}: {line}" for answer in answers for line in answer["differences"]
         ),
     )
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Name a path so that every worker finds it."""
+    return os.fspath(Path(path).resolve())
 
 
 def _world_size(llm: LLM) -> int:
@@ -247,13 +250,6 @@ def _checked(answers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]
 
 
 def _error(name: str, message: str) -> Exception:
-    if name == "MismatchError":
-        return MismatchError(message)
-    known = {"OSError": OSError, "FileNotFoundError": FileNotFoundError}
-    if name in known:
-        return known[name](message)
-    for each in (errors, thaw_format):
-        if issubclass(getattr(each, name, Exception), ThawError):
-            # Its own fields stayed with the worker.
-            return ThawError(f"{message} ({name})")
-    return ThawError(f"{message} ({name})")
+    known = {each.__name__: each for each in (MismatchError, OSError, FileNotFoundError)}
+    # Other errors have fields of their own, which stayed with the worker.
+    return known[name](message) if name in known else ThawError(f"{message} ({name})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,7 +72,7 @@ def identify(
         fields |= {
             "torch": torch.__version__,
             "device": _device(),
-            "attention": str(_attention(vllm_config)),
+            "attention": _attention(vllm_config),
         }
     return fields
 
@@ -151,7 +151,7 @@ def _device() -> str:
     return f"{current_platform.device_type}{version}"
 
 
-def _attention(vllm_config: VllmConfig) -> Sequence[str] | str:
+def _attention(vllm_config: VllmConfig) -> str:
     """Name the attention backends of a model's layers, which are there once it is built."""
     layers = vllm_config.compilation_config.static_forward_context.values()
     found = {

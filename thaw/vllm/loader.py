@@ -16,7 +16,7 @@ from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from ..errors import MismatchError
 from ..selection import open_snapshot
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
-from .materializing import is_deferred, materialize
+from .materializing import deferred_layers, materialize
 from .options import FreezeOptions, LoadOptions
 from .transfer import compare_state, freeze_state, restore_state
 
@@ -63,7 +63,7 @@ class ThawModelLoader(BaseModelLoader):
             )
         if kind_of(self._snapshot) == PROCESSED:
             materialize(model)
-        elif deferred := [name for name, each in model.named_modules() if is_deferred(each)]:
+        elif deferred := deferred_layers(model):
             raise MismatchError.of(
                 "vLLM quantizes these layers while it loads them, so there is nothing to restore "
                 "before: freeze a live engine with thaw_vllm.freeze_model_tp",
@@ -112,7 +112,7 @@ class FreezingModelLoader(BaseModelLoader):
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
         assert self._vllm_config is not None
-        if deferred := [name for name, each in model.named_modules() if is_deferred(each)]:
+        if deferred := deferred_layers(model):
             raise MismatchError.of(
                 "vLLM quantizes these layers while it loads them; freeze them as 'processed'",
                 deferred,

@@ -10,6 +10,11 @@ def is_deferred(layer: nn.Module) -> bool:
     return bool(getattr(getattr(layer, "quant_method", None), "uses_meta_device", False))
 
 
+def deferred_layers(model: nn.Module) -> list[str]:
+    """Name the layers of a model that have no memory before their weights come."""
+    return [name for name, layer in model.named_modules() if is_deferred(layer)]
+
+
 def materialize(model: nn.Module) -> None:
     """Give memory to deferred layers and process them one by one, as if weights had come.
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
-from .identity import KINDS
-
 _Options = TypeVar("_Options")
 
 
@@ -48,7 +46,6 @@ class FreezeOptions:
 
     freeze_to: str
     snapshot_id: str
-    kind: str = KINDS[0]
     backend: str = "auto"
     load_format: str = "auto"
     extra_config: Mapping[str, Any] | None = None

@@ -12,8 +12,10 @@ from thaw_format import Shard, Snapshot
 from torch import nn
 
 from ..backend import Backend
+from ..copying import bytes_of
 from ..errors import MismatchError
 from ..freezing import freeze
+from ..matching import literal
 from ..pinning import PinnedSnapshot
 from ..reports import FreezeReport, RestoreReport
 from ..restoring import restore
@@ -90,8 +92,8 @@ def compare_state(
     ]
     for name, tensor in state.tensors.items():
         # One at a time: there may be no room for all of them again.
-        expected = restore(snapshot, names=[_literal(name)], device=tensor.device, backend=backend)
-        if not _same_bytes(expected[name], tensor):
+        expected = restore(snapshot, names=literal(name), device=tensor.device, backend=backend)
+        if not _same(expected[name], tensor):
             differences.append(f"{name!r} differs")
     return differences
 
@@ -125,18 +127,9 @@ def _check_readable(model: nn.Module, state: ModelState) -> None:
         )
 
 
-def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    left, right = (
-        each.detach().contiguous().reshape(-1).view(torch.uint8) for each in (one, other)
-    )
-    return torch.equal(left, right)
-
-
-def _literal(name: str) -> str:
-    """Escape a name so that it is a pattern of itself alone."""
-    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return alike and torch.equal(bytes_of(one), bytes_of(other))
 
 
 def _log_time(report: RestoreReport, began: float) -> None:

@@ -120,7 +120,7 @@ METHODS = (
 
 
 def add_methods(worker_class: type) -> None:
-    """Give a class of workers these methods, and let it refuse to run on half restored weights."""
+    """Give a class of workers these methods."""
     for method in METHODS:
         setattr(worker_class, method.__name__, method)
 
