@@ -48,6 +48,10 @@ class TestCupyWithOneBuffer(TestCupyCuda):
     settings: ClassVar = {"piece_nbytes": CHUNK_NBYTES, "buffers": 1}
 
 
+class TestCupyWithOneReader(TestCupyCuda):
+    settings: ClassVar = {"readers": 1}
+
+
 class TestCupyWithThreeBuffers(TestCupyCuda):
     settings: ClassVar = {"piece_nbytes": 2 * CHUNK_NBYTES, "buffers": 3}
 
@@ -219,7 +223,14 @@ def test_importing_it_imports_no_cupy() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"buffers": 0}, {"piece_nbytes": 0}, {"piece_nbytes": -4096}, {"piece_nbytes": 4097}]
+    "wrong",
+    [
+        {"buffers": 0},
+        {"piece_nbytes": 0},
+        {"piece_nbytes": -4096},
+        {"piece_nbytes": 4097},
+        {"readers": 0},
+    ],
 )
 def test_settings_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}"):

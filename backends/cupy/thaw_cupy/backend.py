@@ -8,16 +8,18 @@ a queue of work that the device does in order. Buffer and stream together are a 
     lane 0          | copy 0, check 0     | copy 2, check 2
     lane 1                     | copy 1, check 1     | copy 3, check 3
 
-Before piece 2 may overwrite the buffer of lane 0, the host waits for what that lane was given. Each
-piece is checked where it landed: a kernel that is queued behind the copy computes CRC32C in device
-memory. Writing is the same the other way round. `pieces.py` says how a plan is cut, `lanes.py` has
-the loop (`pump`) and `joining.py` the digests of chunks that several pieces share.
+Before piece 2 may overwrite the buffer of lane 0, the host waits for what that lane was given. A
+piece is read by several threads, a share each, for one alone is slower than the bus. Each piece is
+checked where it landed: a kernel that is queued behind the copy computes CRC32C in device memory.
+Writing is the same the other way round. `pieces.py` says how a plan is cut, `lanes.py` has the loop
+(`pump`) and `joining.py` the digests of chunks that several pieces share.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -34,6 +36,7 @@ from .probing import obstacle
 
 _PIECE_NBYTES = 16 << 20
 _PAGE_NBYTES = 4096
+_READERS = 8
 _DOUBLE_BUFFER, _PINNED = "pinned-double-buffer", "pinned"
 
 
@@ -43,16 +46,21 @@ class CupyBackend(Backend):
     Args:
         buffers: how many pinned buffers a transfer uses; with one, nothing overlaps.
         piece_nbytes: how large each of them is, a multiple of 4096.
+        readers: how many threads read a piece together.
     """
 
     name = "cupy"
 
-    def __init__(self, *, buffers: int = 2, piece_nbytes: int = _PIECE_NBYTES) -> None:
+    def __init__(
+        self, *, buffers: int = 2, piece_nbytes: int = _PIECE_NBYTES, readers: int = _READERS
+    ) -> None:
         if buffers < 1:
             raise ValueError(f"buffers is {buffers}, expected at least 1")
         if piece_nbytes < 1 or piece_nbytes % _PAGE_NBYTES:
             raise ValueError(f"piece_nbytes is {piece_nbytes}, expected a multiple of 4096")
-        self._buffers, self._piece_nbytes = buffers, piece_nbytes
+        if readers < 1:
+            raise ValueError(f"readers is {readers}, expected at least 1")
+        self._buffers, self._piece_nbytes, self._readers = buffers, piece_nbytes, readers
         self._idle: list[Lane] = []
         self._lock = threading.Lock()
 
@@ -66,8 +74,10 @@ class CupyBackend(Backend):
         path = _PINNED if _address(source) else _DOUBLE_BUFFER
         if not plan.extents:
             return Transfer(path)
-        with self._lanes(plan.extents) as lanes:
-            reading = _Reading(source, plan)
+        # The threads end before the lanes that they read into are lent again.
+        pool = ThreadPoolExecutor(self._readers, "thaw-cupy")
+        with self._lanes(plan.extents) as lanes, pool:
+            reading = _Reading(source, plan, pool, self._readers)
             pump(lanes, cut_read(plan, self._piece_nbytes), reading, progress)
         return Transfer(path, chunks_checked=reading.chunks_checked)
 
@@ -111,8 +121,11 @@ class CupyBackend(Backend):
 class _Reading:
     """What a read does with each piece."""
 
-    def __init__(self, source: Source, plan: ReadPlan) -> None:
+    def __init__(
+        self, source: Source, plan: ReadPlan, pool: ThreadPoolExecutor, readers: int
+    ) -> None:
         self._source, self._expected = source, plan.digests
+        self._pool, self._readers = pool, readers
         self._digests = DeviceDigests(_device(plan.extents)) if plan.digests is not None else None
         self._joiner = Joiner()
         self.chunks_checked = 0
@@ -144,8 +157,16 @@ class _Reading:
         address = _address(self._source)
         if address and piece.end <= self._source.nbytes:
             return address + piece.start
-        self._source.read_into(piece.start, [lane.buffer(piece.nbytes)])
-        return lane.buffer_address
+        buffer_address = lane.buffer_address  # made now, by the thread whose device is the right one
+        share = -(-piece.nbytes // (self._readers * _PAGE_NBYTES)) * _PAGE_NBYTES
+
+        def read(start: int) -> None:
+            nbytes = min(share, piece.nbytes - start)
+            self._source.read_into(piece.start + start, [lane.buffer(nbytes, start=start)])
+
+        for _ in self._pool.map(read, range(0, piece.nbytes, share)):
+            pass
+        return buffer_address
 
     def _check(self, index: int, crc: int) -> None:
         assert self._expected is not None

@@ -55,9 +55,9 @@ class Lane:
         """Where the pinned buffer is in the memory of the host."""
         return int(self._pinned.ptr)
 
-    def buffer(self, nbytes: int) -> HostBuffer:
-        """View the first bytes of the pinned buffer."""
-        return (ctypes.c_ubyte * nbytes).from_address(self.buffer_address)
+    def buffer(self, nbytes: int, *, start: int = 0) -> HostBuffer:
+        """View bytes of the pinned buffer."""
+        return (ctypes.c_ubyte * nbytes).from_address(self.buffer_address + start)
 
     @property
     def staging_address(self) -> int:
