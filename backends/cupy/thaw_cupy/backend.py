@@ -157,7 +157,8 @@ class _Reading:
         address = _address(self._source)
         if address and piece.end <= self._source.nbytes:
             return address + piece.start
-        buffer_address = lane.buffer_address  # made now, by the thread whose device is the right one
+        # Made now, once, by the thread whose device is the right one.
+        buffer_address = lane.buffer_address
         share = -(-piece.nbytes // (self._readers * _PAGE_NBYTES)) * _PAGE_NBYTES
 
         def read(start: int) -> None:
