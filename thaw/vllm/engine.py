@@ -118,8 +118,7 @@ def freeze(
         load_format=load_format,
         model_loader_extra_config=extra,
         tensor_parallel_size=tensor_parallel_size,
-        enforce_eager=True,
-        **engine,
+        **{"enforce_eager": True, **engine},
     ).create_engine_config()
     return _freeze_by_workers(config, kind, where, snapshot_id, backend)
 

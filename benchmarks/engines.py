@@ -1,0 +1,178 @@
+"""Measure vLLM with thaw on a GPU, and compare what it decodes, architecture by architecture.
+
+python benchmarks/engines.py decoding --folder DIR --out FILE
+python benchmarks/engines.py figures [--shape NAME] [--tmpfs DIR] [--disk DIR] --out FILE
+
+Both add to the JSON in FILE, and write it after each part, so that what ends early keeps its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine_models import ARCHITECTURES, FULL, QUANTIZED, save, save_full
+from engine_runs import ENGINE, Bench, Places, rounds
+from gauges import describe_machine, warm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from compare_decoding import Case, compare, outcome, versions
+
+_ONLINE = ("llama", "mixtral", "deepseek-v2")
+"""Architectures that are quantized to fp8 while they are loaded, too."""
+_PEERS = ("fastsafetensors", "instanttensor", "runai_streamer", "sharded_state")
+
+
+class Results:
+    """A JSON file of results that grows."""
+
+    def __init__(self, path: Path, device: torch.device, commit: str | None) -> None:
+        self._path = path
+        self.raw: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        described = describe_machine(device) | ({"commit": commit} if commit else {})
+        self.raw |= {"machine": described, "versions": versions()}
+
+    def add(self, key: str, rows: list[dict[str, Any]]) -> None:
+        self.raw[key] = [*self.raw.get(key, []), *rows]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(self.raw, indent=1) + "\n")
+
+
+def decoding(args: argparse.Namespace, results: Results, device: torch.device) -> int:
+    """Compare greedy decoding of small models with the default loader's, in fresh processes."""
+    args.folder.mkdir(parents=True, exist_ok=True)
+    engine = ENGINE | {"kv_cache_memory_bytes": 1 << 28} | args.engine
+    groups: list[list[Case]] = [[] for _ in range(args.jobs)]
+    for index, name in enumerate(args.models or [*ARCHITECTURES, *QUANTIZED]):
+        if not (folder := args.folder / "models" / name).exists():
+            save(name, folder)
+        cases = groups[index % args.jobs]
+        cases += [Case(name, str(folder), kind, engine) for kind in ("processed", "loaded")]
+        if name in _ONLINE and not args.no_online:
+            online = engine | {"quantization": "fp8"}
+            cases.append(Case(f"{name} to fp8", str(folder), "processed", online))
+
+    def run(index: int) -> list[dict[str, Any]]:
+        folder = args.folder / f"group-{index}"
+        folder.mkdir(exist_ok=True)
+        return compare(groups[index], folder, limit_s=args.limit_s)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        found = [each for group in pool.map(run, range(args.jobs)) for each in group]
+    results.add("decoding", found)
+    for each in found:
+        print(outcome(each), flush=True)
+    return 0 if all(each["passed"] for each in found) else 1
+
+
+def figures(args: argparse.Namespace, results: Results, device: torch.device) -> int:
+    """Measure starts, freezes and hot restores of models in use."""
+    failed = 0
+    for index, shape in enumerate(args.shape or FULL):
+        folder = args.tmpfs / "thaw-engines"
+        on_disk = args.disk / "thaw-engines.thaw" if args.disk and index == 0 else None
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        places = Places(folder / "model", folder / "model.thaw", on_disk, folder / "sharded")
+        bench = Bench(shape, places, ENGINE | args.engine, device)
+        try:
+            began = time.perf_counter()
+            if shape in FULL:
+                save_full(shape, places.model, device)
+                torch.cuda.empty_cache()
+            else:
+                save(shape, places.model)
+            print(f"{shape}: made in {time.perf_counter() - began:.1f} s", flush=True)
+            _measure(bench, args.again)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if on_disk:
+                on_disk.unlink(missing_ok=True)
+            results.add("figures", bench.rows)
+        for row in bench.rows:
+            print(_line(row), flush=True)
+            failed += "error" in row or row.get("equal") is False
+    return 1 if failed else 0
+
+
+def _measure(bench: Bench, again: int) -> None:
+    """Warm up with dummy weights, then freeze what the default loader gives, then take turns."""
+    places = bench.places
+    bench.start("dummy")
+    bench.rows[-1]["way"] = "dummy, first of the process"
+    first = places.on_disk is not None
+    with bench.engine("default") as llm:
+        if llm is None:
+            return
+        bench.rows[-1]["way"] = "default, first of the process"
+        bench.freeze(llm, 3 if first else 1)
+        if first:
+            bench.save_sharded(llm)
+    ways = ["dummy", "default", "thaw/tmpfs"]
+    if places.on_disk:
+        shutil.copyfile(places.snapshot, places.on_disk)
+        os.sync()
+        warm(places.on_disk)
+        ways += ["thaw/page-cache", *_PEERS]
+    rounds(bench, ways, again)
+    if first:
+        bench.start("thaw/tmpfs", memory=True)
+        bench.rows[-1]["way"] = "thaw/tmpfs, memory sampled"
+    with bench.engine("thaw/tmpfs") as llm:
+        if llm is None:
+            return
+        bench.hot(llm, "tmpfs", places.snapshot, again, pinned=False)
+        if places.on_disk:
+            bench.hot(llm, "page-cache", places.on_disk, again, pinned=False)
+        bench.hot(llm, "pinned", places.snapshot, again + 2, pinned=True)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    said = {key: f"{value:.3f}" for key, value in row.items() if isinstance(value, float)}
+    for key in ("samples_s", "moving_s"):
+        if key in row:
+            said[key] = " ".join(f"{value:.3f}" for value in row[key])
+    for key in ("equal", "error", "differences", "plain_s", "sampled_extra", "torch_extra_nbytes"):
+        if key in row:
+            said[key] = str(row[key])
+    return f"{row['shape']} {row['way']}: " + ", ".join(f"{k} {v}" for k, v in said.items())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--commit", help="what to say was measured, where git is not at hand")
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("decoding", help=decoding.__doc__)
+    one.set_defaults(run=decoding)
+    one.add_argument("--folder", type=Path, required=True, help="for models, snapshots and logs")
+    one.add_argument("--models", nargs="*", help="all unless given")
+    one.add_argument("--no-online", action="store_true", help="leave out what is quantized late")
+    one.add_argument("--jobs", type=int, default=1, help="groups of models to run side by side")
+    one.add_argument("--limit-s", type=float, default=3600)
+    two = commands.add_parser("figures", help=figures.__doc__)
+    two.set_defaults(run=figures)
+    two.add_argument("--shape", action="append", choices=(*FULL, *ARCHITECTURES), metavar="NAME")
+    two.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"))
+    two.add_argument("--disk", type=Path, help="a folder on a disk, for the page cache")
+    two.add_argument("--again", type=int, default=3)
+    for each in (one, two):
+        each.add_argument("--engine", type=json.loads, default={}, help="arguments of LLM, as JSON")
+        each.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return int(args.run(args, Results(args.out, device, args.commit), device))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
