@@ -26,7 +26,7 @@ ENGINE: dict[str, Any] = {
     "skip_tokenizer_init": True,
     "max_model_len": 1024,
     "dtype": "bfloat16",
-    "gpu_memory_utilization": 0.9,
+    "gpu_memory_utilization": 0.5,
     "kv_cache_memory_bytes": 1 << 30,
 }
 """No graphs are captured and no KV cache is sized: both take as long with every loader."""
@@ -76,18 +76,23 @@ class Bench:
         self.rows: list[Row] = []
         self._expected: str | None = None
 
-    def start(self, way: str, *, memory: bool = False) -> None:
+    def start(self, way: str, *, called: str = "", memory: bool = False) -> None:
         """Start an engine and stop it again."""
-        with self.engine(way, memory=memory):
+        with self.engine(way, called=called, memory=memory):
             pass
 
     @contextmanager
-    def engine(self, way: str, *, memory: bool = False) -> Iterator[Any]:
-        """Start an engine, add a row about it, and stop it at the end of the block."""
+    def engine(self, way: str, *, called: str = "", memory: bool = False) -> Iterator[Any]:
+        """Start an engine, add a row about it, and stop it at the end of the block.
+
+        Args:
+            called: how the row is called, where not like the way.
+            memory: whether memory is sampled, which costs time.
+        """
         from vllm import LLM
 
         model, arguments = self.places.ways()[way]
-        row: Row = {"shape": self.shape, "way": way}
+        row: Row = {"shape": self.shape, "way": called or way}
         self.rows.append(row)
         llm = None
         try:
@@ -118,6 +123,9 @@ class Bench:
 
         plain: Times = {}
         row: Row = {"shape": self.shape, "way": "freeze/tmpfs", "samples_s": [], "plain_s": plain}
+        # Once before: memory that a virtual machine has never touched is far slower.
+        nbytes = sum(file.stat().st_size for file in self.places.model.iterdir())
+        write_plainly(self.places.snapshot.parent, self.device, nbytes, "buffered", {})
         for _ in range(times):
             self.places.snapshot.unlink(missing_ok=True)
             report = thaw_vllm.freeze_model_tp(llm, self.places.snapshot)

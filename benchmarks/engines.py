@@ -109,16 +109,8 @@ def figures(args: argparse.Namespace, results: Results, device: torch.device) ->
 def _measure(bench: Bench, again: int) -> None:
     """Warm up with dummy weights, then freeze what the default loader gives, then take turns."""
     places = bench.places
-    bench.start("dummy")
-    bench.rows[-1]["way"] = "dummy, first of the process"
-    first = places.on_disk is not None
-    with bench.engine("default") as llm:
-        if llm is None:
-            return
-        bench.rows[-1]["way"] = "default, first of the process"
-        bench.freeze(llm, 3 if first else 1)
-        if first:
-            bench.save_sharded(llm)
+    bench.start("dummy", called="dummy, first of the process")
+    _freeze(bench, again if places.on_disk else 1)
     ways = ["dummy", "default", "thaw/tmpfs"]
     if places.on_disk:
         shutil.copyfile(places.snapshot, places.on_disk)
@@ -126,16 +118,28 @@ def _measure(bench: Bench, again: int) -> None:
         warm(places.on_disk)
         ways += ["thaw/page-cache", *_PEERS]
     rounds(bench, ways, again)
-    if first:
-        bench.start("thaw/tmpfs", memory=True)
-        bench.rows[-1]["way"] = "thaw/tmpfs, memory sampled"
-    with bench.engine("thaw/tmpfs") as llm:
+    if places.on_disk:
+        bench.start("thaw/tmpfs", called="thaw/tmpfs, memory sampled", memory=True)
+    _restore_hot(bench, again)
+
+
+def _freeze(bench: Bench, times: int) -> None:
+    with bench.engine("default", called="default, first of the process") as llm:
+        if llm is not None:
+            bench.freeze(llm, times)
+            if bench.places.on_disk:
+                bench.save_sharded(llm)
+
+
+def _restore_hot(bench: Bench, times: int) -> None:
+    places = bench.places
+    with bench.engine("thaw/tmpfs", called="thaw/tmpfs, before hot restores") as llm:
         if llm is None:
             return
-        bench.hot(llm, "tmpfs", places.snapshot, again, pinned=False)
+        bench.hot(llm, "tmpfs", places.snapshot, times, pinned=False)
         if places.on_disk:
-            bench.hot(llm, "page-cache", places.on_disk, again, pinned=False)
-        bench.hot(llm, "pinned", places.snapshot, again + 2, pinned=True)
+            bench.hot(llm, "page-cache", places.on_disk, times, pinned=False)
+        bench.hot(llm, "pinned", places.snapshot, times + 2, pinned=True)
 
 
 def _line(row: Mapping[str, Any]) -> str:

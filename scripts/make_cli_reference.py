@@ -77,7 +77,8 @@ def _command(command: Any) -> Iterator[str]:
     yield f"### thaw {command.name}"
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     needed = [each for each in command.params if each not in arguments and each.required]
-    usage = ["thaw", command.name, *(each.metavar for each in arguments)]
+    usage = ["thaw", command.name]
+    usage += [each.metavar if each.required else f"[{each.metavar}]" for each in arguments]
     usage += [f"{min(each.opts, key=len)} {each.metavar}" for each in needed]
     yield f"    {' '.join([*usage, '[OPTIONS]'])}"
     yield str(command.help)

@@ -14,6 +14,14 @@ import environment
 
 CRATE = environment.ROOT / "backends" / "native" / "Cargo.toml"
 BACKENDS = ["./backends/native", "-e", "./backends/cupy", "-e", "./backends/gds"]
+VLLM = environment.ROOT / "tests" / "vllm"
+VERSIONS = ["-c", "tests/vllm/constraints.txt"]
+REQUIREMENTS = [
+    [*VERSIONS, "-e", ".[dev]"],
+    [*VERSIONS, *BACKENDS],
+    [*VERSIONS, "-r", "tests/vllm/requirements.txt"],
+    [*VERSIONS, "--no-deps", "-r", "tests/vllm/engine.txt"],
+]
 STEPS: dict[str, list[str]] = {
     "crate format": ["cargo", "fmt", f"--manifest-path={CRATE}", "--check"],
     "crate lint": [
@@ -39,7 +47,7 @@ STEPS: dict[str, list[str]] = {
 
 
 def main() -> int:
-    environment.enter("test", [["-e", ".[dev]"], BACKENDS], _inputs())
+    environment.enter("test", REQUIREMENTS, _inputs())
     if sys.argv[1:]:
         return _run(["pytest", *sys.argv[1:]])
     for name, command in STEPS.items():
@@ -57,6 +65,7 @@ def main() -> int:
 def _inputs() -> list[Path]:
     backends = environment.ROOT / "backends"
     inputs = [environment.ROOT / "pyproject.toml", CRATE, *backends.glob("*/pyproject.toml")]
+    inputs += [environment.ROOT / "thaw_vllm.py", *VLLM.glob("*.txt")]
     sources = (path for kind in ("rs", "py") for path in backends.rglob(f"*.{kind}"))
     return [*inputs, *(path for path in sources if "target" not in path.parts)]
 

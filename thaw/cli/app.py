@@ -11,9 +11,10 @@ from typing import IO, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from .commands import COMMANDS
+from .commands import COMMANDS, freeze
 from .errors import INTERRUPTION, StoppedError, describe, report
 from .exits import CLOSED, EXIT_CODES, OK, USAGE
+from .passing import PassingCommand
 
 
 class CommandGroup(TyperGroup):
@@ -69,7 +70,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for each in COMMANDS:
-    app.command()(each)
+    app.command(cls=PassingCommand if each is freeze else None)(each)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ def _status_of(rows: tuple[Row, ...]) -> int:
 @contextmanager
 def _status(output: Output) -> Iterator[Callable[[str], None]]:
     """Say what is measured, if standard error is a terminal."""
-    if output.as_json or output.quiet or sys.stderr is None or not sys.stderr.isatty():
+    if not output.shows_progress:
         yield lambda _: None
         return
     from rich.console import Console

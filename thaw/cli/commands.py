@@ -2,45 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .errors import UsageError
 from .exits import FAILED
 from .options import Backend, Format, Json, Names, Quiet, Rank, Subject
 from .output import Output
+from .passing import MODEL
 
 
 def freeze(
+    context: typer.Context,
     source: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="SOURCE",
             help="A .safetensors file, or the folder of a checkpoint.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    *,
     out: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="The .thaw file to write.", show_default=False
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The .thaw file to write; with several ranks, the folder to make.",
+            show_default=False,
         ),
     ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            MODEL,
+            metavar="MODEL",
+            help="The model that vLLM loads and thaw freezes: a folder, or a name that vLLM "
+            "knows. In place of SOURCE.",
+            show_default=False,
+        ),
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int | None,
+        typer.Option(
+            "--tensor-parallel-size",
+            "-tp",
+            metavar="N",
+            min=1,
+            help="With --model: how many ranks share each layer. 1 if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="With --model: `loaded`, the weights before vLLM processes them, which is the "
+            "default; or `processed`, what processing made of them.",
+            show_default=False,
+        ),
+    ] = None,
     backend: Backend = "auto",
     names: Names = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Freeze a checkpoint to a .thaw file.
+    """Freeze a checkpoint to a .thaw file, or what vLLM loads of a model.
 
     OUT appears when it is whole and on disk. A file that is there is replaced then, in one step;
     until then, or if anything fails, it stays as it was.
-    """
-    from .moving import Move, move
 
-    task = Move(source, out, "thaw", backend, names)
-    move(task, Output(as_json, quiet), doing="freezing", done="froze")
+    With --model, every other option of vLLM's engine is passed on to it, like --dtype bfloat16 or
+    --quantization fp8. Its workers load the model, and no engine starts. vLLM's log goes to
+    standard error; with --quiet it is left with warnings.
+    """
+    output = Output(as_json, quiet)
+    if (source is None) == (model is None):
+        raise UsageError("give either SOURCE or --model", context)
+    if source is not None:
+        from .moving import Move, move
+
+        engine = {"--kind": kind, "--tensor-parallel-size": tensor_parallel_size}
+        _refuse_given(engine, "goes with --model only", context)
+        task = Move(source, out, "thaw", backend, names)
+        move(task, output, doing="freezing", done="froze")
+    elif model is not None:
+        from .engines import Wish, freeze_model
+
+        _refuse_given({"--names": names}, "goes with SOURCE only", context)
+        options = context.args
+        wish = Wish(model, out, kind or "loaded", tensor_parallel_size, backend, options)
+        freeze_model(wish, output)
 
 
 def restore(
@@ -264,6 +321,12 @@ def version(as_json: Json = False) -> None:
     from .listing import version as run
 
     run(Output(as_json))
+
+
+def _refuse_given(options: Mapping[str, object], why: str, context: typer.Context) -> None:
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} {why}", context)
 
 
 COMMANDS = (freeze, restore, convert, inspect, verify, diff, bench, backends, formats, version)

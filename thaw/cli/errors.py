@@ -31,6 +31,14 @@ class UnsupportedError(Exception):
     """A format cannot hold what it should."""
 
 
+class EngineError(Exception):
+    """The engine, vLLM, failed."""
+
+
+class MissingEngineError(Exception):
+    """The engine, vLLM, is not installed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What is told about an error."""
@@ -52,6 +60,10 @@ def describe(error: Exception) -> Failure | None:
         return Failure("usage", USAGE, _usage_message(error))
     if isinstance(error, UnsupportedError):
         return Failure("unsupported", FAILED, str(error))
+    if isinstance(error, EngineError):
+        return Failure("engine", FAILED, str(error))
+    if isinstance(error, MissingEngineError):
+        return Failure("engine-missing", UNAVAILABLE, str(error))
     if isinstance(error, OSError):
         path = None if error.filename is None else os.fsdecode(error.filename)
         return Failure("io", FAILED, error.strerror or str(error), path=path)

@@ -8,9 +8,10 @@ OK, FAILED, USAGE, UNAVAILABLE, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141
 
 EXIT_CODES: Mapping[int, str] = {
     OK: "done, and everything checked was right",
-    FAILED: "invalid or mismatched data, an I/O error, or a difference (`diff`, `bench`)",
+    FAILED: "invalid or mismatched data, an I/O error, a difference (`diff`, `bench`), or a "
+    "failure of vLLM",
     USAGE: "wrong usage, or a backend that does not exist",
-    UNAVAILABLE: "the backend cannot serve here",
+    UNAVAILABLE: "the backend cannot serve here, or vLLM is not installed",
     INTERRUPTED: "interrupted by Ctrl-C",
     CLOSED: "the reader of standard output has gone",
 }
@@ -22,6 +23,8 @@ ERROR_CODES: Mapping[str, str] = {
     "backend-unavailable": "the backend cannot serve here",
     "backend": "the backend failed",
     "transfer": "the backend could not move the bytes",
+    "engine": "vLLM failed; what it says stands above",
+    "engine-missing": "vLLM is not installed",
     "io": "the operating system refused: no such file, no permission, no space",
     "usage": "the command was used wrongly",
     "interrupted": "Ctrl-C",

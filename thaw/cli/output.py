@@ -22,10 +22,16 @@ class Output:
     as_json: bool = False
     quiet: bool = False
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether someone watches standard error."""
+        watched = sys.stderr is not None and sys.stderr.isatty()
+        return watched and not (self.as_json or self.quiet)
+
     @contextmanager
     def progress(self, what: str, total: Callable[[], int | None]) -> Iterator[Progress | None]:
         """Show bytes as they move, if standard error is a terminal; `total` is asked only then."""
-        if self.as_json or self.quiet or sys.stderr is None or not sys.stderr.isatty():
+        if not self.shows_progress:
             yield None
             return
         expected = total()

@@ -80,6 +80,22 @@ class ConvertJSON(TypedDict):
     backend: Annotated[str, "the one that moved the bytes"]
 
 
+class FrozenModelJSON(TypedDict):
+    """What was frozen of a model that vLLM loaded."""
+
+    model: Annotated[str, "as given"]
+    destination: str
+    kind: Annotated[str, "`loaded` or `processed`"]
+    files: Annotated[list[str], "paths of the files written"]
+    ranks: Annotated[int, "how many"]
+    tensors: Annotated[int, "how many, of all ranks"]
+    nbytes: Annotated[int, "bytes of tensors written, of all ranks"]
+    elapsed_s: Annotated[float, "how long the slowest rank wrote"]
+    total_s: Annotated[float, "how long all took, with vLLM's start and its loading"]
+    gbps: Annotated[float, "10^9 bytes a second, while ranks wrote"]
+    backends: Annotated[list[str], "the one that moved the bytes, for each rank"]
+
+
 class VerifyJSON(TypedDict):
     """What was verified."""
 
@@ -161,7 +177,7 @@ class ErrorJSON(TypedDict):
 
 
 OUTPUTS: Mapping[str, Any] = {
-    "freeze": ConvertJSON,
+    "freeze": ConvertJSON | FrozenModelJSON,
     "restore": ConvertJSON,
     "convert": ConvertJSON,
     "inspect": InspectJSON,

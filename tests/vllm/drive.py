@@ -1,0 +1,220 @@
+"""Run steps on real vLLM engines: `drive.py STEPS ANSWERS`, where both are JSON files.
+
+Steps have a label, a name and arguments. What each returns or raises is noted under its label, and
+the next one follows, so that a process, which takes long to start, serves several tests.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ENGINE: dict[str, Any] = {
+    "skip_tokenizer_init": True,
+    "enforce_eager": True,
+    "max_model_len": 256,
+    "kv_cache_memory_bytes": 64 << 20,
+    "block_size": 32,
+    "gpu_memory_utilization": 0.3,
+    "dtype": "bfloat16",
+}
+PROMPTS = ([1, 2, 3, 4, 5], list(range(40)), [7])
+TOKENS = 16
+
+
+class Steps:
+    """What can be asked for. At most one engine lives at a time."""
+
+    def __init__(self) -> None:
+        self._llm: Any = None
+
+    def save(self, name: str, folder: str = "", seed: int = 0) -> None:
+        """Write a small model with random weights."""
+        sys.path.insert(0, str(BENCHMARKS))
+        import engine_models
+
+        engine_models.save(name, Path(folder or name), seed=seed)
+
+    def multiprocessing(self, on: bool) -> None:
+        """Have engines in a process of their own; vLLM looks no more after the first in here."""
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(on))
+
+    def start(self, **engine: Any) -> None:
+        from vllm import LLM
+
+        self._start(lambda: LLM(**(ENGINE | engine)))
+
+    def load(self, model: str, snapshot: str, **engine: Any) -> None:
+        import thaw_vllm
+
+        self._start(lambda: thaw_vllm.load(model, snapshot, **(ENGINE | engine)))
+
+    def _start(self, make: Callable[[], Any]) -> None:
+        try:
+            self._llm = make()
+        finally:
+            if self._llm is None:
+                _clean_up()
+
+    def stop(self) -> None:
+        llm, self._llm = self._llm, None
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        _clean_up()
+
+    def decode(self) -> list[Any]:
+        """Decode greedily: of each prompt the tokens, and the logprobs of each."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(
+            temperature=0, max_tokens=TOKENS, ignore_eos=True, detokenize=False, logprobs=3
+        )
+        # One by one: results depend, in their last bits, on what shares a batch.
+        found = [
+            self._llm.generate([{"prompt_token_ids": each}], parameters)[0].outputs[0]
+            for each in PROMPTS
+        ]
+        return [
+            {
+                "tokens": list(each.token_ids),
+                "logprobs": [
+                    sorted((key, said.logprob) for key, said in step.items())
+                    for step in each.logprobs
+                ],
+            }
+            for each in found
+        ]
+
+    def freeze(self, **options: Any) -> dict[str, Any]:
+        import thaw_vllm
+
+        return _said(thaw_vllm.freeze(**(ENGINE | options)))
+
+    def freeze_live(self, path: str) -> dict[str, Any]:
+        import thaw_vllm
+
+        return _said(thaw_vllm.freeze_model_tp(self._llm, path))
+
+    def restore_live(self, path: str) -> dict[str, Any]:
+        import thaw_vllm
+
+        return _said(thaw_vllm.restore_model_tp(self._llm, path))
+
+    def verify(self, path: str) -> list[str]:
+        import thaw_vllm
+
+        return list(thaw_vllm.verify(self._llm, path).differences)
+
+    def serve(self, options: Sequence[str]) -> list[Any]:
+        """Serve a model over HTTP, and complete each prompt there."""
+        port = _free_port()
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--host", "127.0.0.1", "--port", str(port), *_options(ENGINE), *options]
+        server = subprocess.Popen(command)
+        try:
+            _wait_for(server, port)
+            return [_complete(port, prompt) for prompt in PROMPTS]
+        finally:
+            server.terminate()
+            server.wait()
+
+    def edit(self, source: str, path: str, drop: str = "", add: str = "") -> None:
+        """Copy a snapshot of one rank, a tensor less or a tensor more."""
+        import torch
+
+        import thaw
+
+        tensors = dict(thaw.restore(source))
+        if drop:
+            del tensors[drop]
+        if add:
+            tensors[add] = torch.zeros(3)
+        with thaw.open(source) as snapshot:
+            thaw.freeze(tensors, path, metadata=snapshot.metadata)
+
+    def flip(self, source: str, path: str, file: str = "") -> None:
+        """Copy a snapshot and flip one bit in the middle of its payload."""
+        copy = shutil.copytree if Path(source).is_dir() else shutil.copyfile
+        copy(source, path)
+        damaged = Path(path, file) if file else Path(path)
+        data = bytearray(damaged.read_bytes())
+        data[len(data) // 2] ^= 1
+        damaged.write_bytes(data)
+
+    def copy_without(self, source: str, path: str, file: str) -> None:
+        shutil.copytree(source, path)
+        Path(path, file).unlink()
+
+
+def _said(report: Any) -> dict[str, Any]:
+    return asdict(report) | {"path": str(report.path)}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _options(engine: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, value in engine.items():
+        option = f"--{name.replace('_', '-')}"
+        found += [option] if value is True else [option, str(value)]
+    return found
+
+
+def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    while server.poll() is None:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health"):
+            return
+        time.sleep(0.5)
+    raise RuntimeError(f"the server ended with status {server.returncode}")
+
+
+def _complete(port: int, prompt: Sequence[int]) -> list[int]:
+    wanted = {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
+    body = json.dumps(wanted | {"detokenize": False, "return_token_ids": True}).encode()
+    request = Request(f"http://127.0.0.1:{port}/v1/completions", body)
+    request.add_header("Content-Type", "application/json")
+    with urlopen(request) as response:
+        return list(json.load(response)["choices"][0]["token_ids"])
+
+
+def _clean_up() -> None:
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+    gc.collect()
+
+
+def main(request: str, answers: str) -> None:
+    steps = Steps()
+    for label, name, arguments in json.loads(Path(request).read_text()):
+        print(f"\n== {label}\n{name} {arguments}", flush=True)
+        try:
+            answer = {"value": getattr(steps, name)(**arguments)}
+        except Exception as error:  # noqa: BLE001 - the tests look at it
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stderr.flush()
+        with Path(answers).open("a") as out:
+            print(json.dumps({"label": label} | answer), file=out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
