@@ -12,7 +12,7 @@ from thaw_format import FormatError
 import thaw
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.matrix]
-LIMIT_S = 600
+LIMIT_S = 900
 TWO = {"tensor_parallel_size": 2}
 UNPACKED = {"worker_extension_cls": "extension.Extension"}
 LLAMA = {"model": "llama", "snapshot": "llama.thaw"}

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import make_dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -19,12 +18,12 @@ from typer.testing import CliRunner, Result
 
 import thaw
 from thaw.cli.app import app
+from thaw.cli.output import Output
 from thaw.cli.passing import divide
 from thaw.cli.shapes import FrozenModelJSON
 from thaw.vllm import engine
 
 NAMES = ("model", "dtype", "max_model_len", "tensor_parallel_size", "trust_remote_code")
-Freeze = Callable[..., engine.EngineReport]
 
 
 class EngineArgs(make_dataclass("EngineArgs", [*NAMES, "use_tqdm_on_load"])):
@@ -37,6 +36,7 @@ class EngineArgs(make_dataclass("EngineArgs", [*NAMES, "use_tqdm_on_load"])):
         parser.add_argument("--max_model_len", "--max-model-len", type=int, default=7)
         parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
         parser.add_argument("--trust-remote-code", action="store_true")
+        parser.add_argument("--use-tqdm-on-load", action=argparse.BooleanOptionalAction)
         return parser
 
 
@@ -259,6 +259,17 @@ def test_what_vllm_prints_goes_to_standard_error(
     written = capfd.readouterr()
     assert written.out == ""
     assert written.err == "from a library\nfrom a worker\n"
+
+
+def test_who_watches_is_told_what_vllm_does(
+    calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Output, "shows_progress", True)
+    done = run("--model m -o OUT", tmp_path)
+    assert done.stderr == f"thaw: vLLM loads m, to be frozen to {tmp_path}/x\n"
+    assert calls[0]["use_tqdm_on_load"] is True
+    run("--model m -o OUT --no-use-tqdm-on-load", tmp_path)
+    assert calls[1]["use_tqdm_on_load"] is False
 
 
 @pytest.mark.parametrize(("level", "expected"), [(None, "WARNING"), ("DEBUG", "DEBUG")])
