@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -109,10 +110,27 @@ class Steps:
 
         return _said(thaw_vllm.freeze_model_tp(self._llm, path))
 
-    def restore_live(self, path: str) -> dict[str, Any]:
+    def restore_live(self, path: str, **options: Any) -> dict[str, Any]:
         import thaw_vllm
 
-        return _said(thaw_vllm.restore_model_tp(self._llm, path))
+        return _said(thaw_vllm.restore_model_tp(self._llm, path, **options))
+
+    def restore_running(self, path: str, **options: Any) -> dict[str, str]:
+        """Restore from another thread while the engine decodes; return what both raised, if so."""
+
+        def restore() -> Any:
+            while not self._llm.llm_engine.has_unfinished_requests():
+                time.sleep(0.001)
+            return self.restore_live(path, **options)
+
+        with ThreadPoolExecutor(1) as pool:
+            restoring, decoding = pool.submit(restore), Future[Any]()
+            # Attention on a CPU counts on the thread that it began with.
+            try:
+                decoding.set_result(self.decode())
+            except Exception as error:  # noqa: BLE001 - the tests look at it
+                decoding.set_exception(error)
+            return {"restoring": _raised(restoring), "decoding": _raised(decoding)}
 
     def verify(self, path: str) -> list[str]:
         import thaw_vllm
@@ -146,6 +164,15 @@ class Steps:
         with thaw.open(source) as snapshot:
             thaw.freeze(tensors, path, metadata=snapshot.metadata)
 
+    def narrow(self, source: str, path: str, name: str) -> None:
+        """Copy a snapshot of one rank with a tensor that is a row short."""
+        import thaw
+
+        tensors = dict(thaw.restore(source))
+        tensors[name] = tensors[name][1:].clone()
+        with thaw.open(source) as snapshot:
+            thaw.freeze(tensors, path, metadata=snapshot.metadata)
+
     def flip(self, source: str, path: str, file: str = "") -> None:
         """Copy a snapshot and flip one bit in the middle of its payload."""
         copy = shutil.copytree if Path(source).is_dir() else shutil.copyfile
@@ -158,6 +185,11 @@ class Steps:
     def copy_without(self, source: str, path: str, file: str) -> None:
         shutil.copytree(source, path)
         Path(path, file).unlink()
+
+
+def _raised(future: Future[Any]) -> str:
+    error = future.exception()
+    return f"{type(error).__name__}: {error}" if error else ""
 
 
 def _said(report: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
-LIMIT_S = 300
+LIMIT_S = 480
 LLAMA = {"model": "llama", "snapshot": "llama.thaw"}
 UNPACKED = {"worker_extension_cls": "extension.Extension"}
 WEIGHT = "model.layers.1.mlp.down_proj.weight"
@@ -76,6 +76,13 @@ STEPS = [
     ("live decoded", "decode", {}),
     ("loaded refused", "restore_live", {"path": "llama.thaw"}),
     ("live differs", "verify", {"path": "other.thaw"}),
+    ("narrow", "narrow", {"source": "other.thaw", "path": "narrow.thaw", "name": WEIGHT}),
+    ("narrow refused", "restore_live", {"path": "narrow.thaw"}),
+    ("backend refused", "restore_live", {"path": "other.thaw", "backend": "nothing"}),
+    ("running refused", "restore_running", {"path": "other.thaw"}),
+    ("live decoded again", "decode", {}),
+    ("running waited for", "restore_running", {"path": "other.thaw", "wait_s": 60}),
+    ("waited verified", "verify", {"path": "other.thaw"}),
     ("swapped", "restore_live", {"path": "other.thaw"}),
     ("swapped decoded", "decode", {}),
     ("swapped verified", "verify", {"path": "other.thaw"}),
@@ -121,6 +128,35 @@ def test_a_live_engine_takes_the_weights_of_another(answers: Any) -> None:
     # The prompts were decoded before: their blocks in the prefix cache are the old weights'.
     assert answers.value("swapped decoded") == answers.value("other decoded")
     assert answers.value("swapped decoded") != answers.value("live decoded")
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ("narrow refused", f"{WEIGHT!r} has shape"),
+        ("backend refused", "there is no backend 'nothing'"),
+    ],
+)
+def test_what_cannot_be_restored_leaves_a_live_engine_as_it_was(
+    answers: Any, refused: str, said: str
+) -> None:
+    assert said in answers[refused].error
+    assert answers.value("live decoded again") == answers.value("live decoded")
+
+
+def test_weights_are_not_swapped_while_requests_run(answers: Any) -> None:
+    refused = answers.value("running refused")
+    assert refused["restoring"].startswith("ThawError: requests are running: let them end")
+    assert refused["decoding"] == ""
+    assert answers.value("live decoded again") == answers.value("live decoded")
+
+
+def test_requests_are_waited_for_and_no_others_taken_meanwhile(answers: Any) -> None:
+    waited = answers.value("running waited for")
+    assert waited["restoring"] == ""
+    # Of three prompts, one by one, the first was running.
+    assert waited["decoding"].startswith("ThawError: this engine serves nothing")
+    assert answers.value("waited verified") == []
 
 
 def test_verify_names_what_differs_in_a_live_engine(answers: Any) -> None:

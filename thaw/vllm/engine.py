@@ -15,6 +15,7 @@ from ..errors import MismatchError
 from ..freezing import seal
 from ..reports import Report
 from .identity import KINDS, LOADED
+from .serving import undefined_weights
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -159,24 +160,27 @@ def freeze_model_tp(
 
 
 def restore_model_tp(
-    llm: LLM, path: str | os.PathLike[str], *, backend: str = "auto"
+    llm: LLM, path: str | os.PathLike[str], *, backend: str = "auto", wait_s: float = 0.0
 ) -> EngineReport:
     """Swap the weights of a live engine in place, for those of a `processed` snapshot.
 
     Addresses stay, so CUDA graphs do; the prefix cache is reset. Where the path was pinned by
-    `pin_model_tp`, the bytes come from there.
+    `pin_model_tp`, the bytes come from there. If a rank fails once bytes have moved, the engine
+    refuses requests until a restore ends well.
+
+    Args:
+        wait_s: how many seconds requests that run are given to end.
 
     Raises:
         ThawError: requests are running, or a rank failed; the message says which.
         MismatchError: the snapshot is not of this engine; nothing has moved.
     """
     where = _absolute(path)
-    if llm.llm_engine.has_unfinished_requests():
-        raise ThawError("requests are running: finish them before their weights are swapped")
-    _checked(llm.collective_rpc("thaw_check", args=(where,)))
-    answers = _checked(llm.collective_rpc("thaw_restore", args=(where, backend)))
-    if not llm.reset_prefix_cache():
-        raise ThawError("the prefix cache of the old weights could not be reset")
+    _checked(llm.collective_rpc("thaw_check", args=(where, backend)))
+    with undefined_weights(llm, where, wait_s):
+        answers = _checked(llm.collective_rpc("thaw_restore", args=(where, backend)))
+        if not llm.reset_prefix_cache():
+            raise ThawError("the prefix cache of the old weights could not be reset")
     return _report(where, answers)
 
 

@@ -12,13 +12,15 @@ from thaw_format import Shard, Snapshot
 from torch import nn
 
 from ..backend import Backend
+from ..census import take_census
 from ..copying import bytes_of
 from ..errors import MismatchError
 from ..freezing import freeze
-from ..matching import literal
+from ..matching import literal, match
 from ..pinning import PinnedSnapshot
 from ..reports import FreezeReport, RestoreReport
 from ..restoring import restore
+from ..selection import select_backend
 from .identity import LOADED, PROCESSED, floats_of, kind_of, record
 from .state import ModelState, take_state
 
@@ -63,11 +65,7 @@ def restore_state(
         FormatError: the snapshot is damaged; the model's weights are undefined then.
     """
     began = time.perf_counter()
-    inner = snapshot.snapshot if isinstance(snapshot, PinnedSnapshot) else snapshot
-    state, floats = take_state(model), floats_of(inner)
-    if kind_of(inner) == PROCESSED:
-        _check_readable(model, state)
-    _check_names(inner, state, floats)
+    state, floats = _fit(model, header(snapshot))
     if isinstance(snapshot, PinnedSnapshot):
         report = snapshot.restore(into=state.tensors, backend=backend).report
     else:
@@ -77,6 +75,33 @@ def restore_state(
             state.floats[name].set(value)
     _log_time(report, began)
     return report
+
+
+def check_state(model: nn.Module, snapshot: Snapshot, *, backend: str | Backend = "auto") -> None:
+    """Check that a snapshot fits a model, and that a backend can fill it. Nothing moves.
+
+    Raises:
+        MismatchError: names, dtypes or shapes differ.
+        BackendError: the backend is unknown or unavailable.
+    """
+    state, _ = _fit(model, snapshot)
+    match(snapshot, take_census(state.tensors), None, strict=True)
+    for device in {tensor.device for tensor in state.tensors.values()}:
+        select_backend(backend, "read", device, snapshot.path)
+
+
+def header(snapshot: Snapshot | PinnedSnapshot) -> Snapshot:
+    """Return the snapshot itself, where its files are pinned."""
+    return snapshot.snapshot if isinstance(snapshot, PinnedSnapshot) else snapshot
+
+
+def _fit(model: nn.Module, snapshot: Snapshot) -> tuple[ModelState, dict[str, float]]:
+    """List what a model computes with and the snapshot's floats, where both name the same."""
+    state, floats = take_state(model), floats_of(snapshot)
+    if kind_of(snapshot) == PROCESSED:
+        _check_readable(model, state)
+    _check_names(snapshot, state, floats)
+    return state, floats
 
 
 def compare_state(

@@ -5,17 +5,18 @@ Answers are plain values, errors too: they travel between processes by whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
 import torch
-from thaw_format import ThawError
+from thaw_format import Snapshot, ThawError
 
 from ..pinning import PinnedSnapshot, pin
 from ..selection import open_snapshot
 from .identity import PROCESSED, check_identity, identify, kind_of, rank_shard
-from .transfer import compare_state, freeze_state, restore_state
+from .transfer import check_state, compare_state, freeze_state, header, restore_state
 
 _PINNED = "_thaw_pinned"
 _BROKEN = "_thaw_broken"
@@ -58,9 +59,10 @@ def thaw_frozen(worker: Any) -> Answer:
 
 
 @_answering
-def thaw_check(worker: Any, path: str) -> Answer:
-    """Check that a snapshot is one of this engine, before any rank moves a byte."""
-    with open_snapshot(path, rank=worker.rank) as snapshot:
+def thaw_check(worker: Any, path: str, backend: str) -> Answer:
+    """Check that a snapshot is one of this engine and fits its model, before a byte moves."""
+    with _opened(worker, path) as opened:
+        snapshot = header(opened)
         kind = kind_of(snapshot)
         if kind != PROCESSED:
             raise ThawError(
@@ -68,19 +70,17 @@ def thaw_check(worker: Any, path: str) -> Answer:
                 f"engine takes {PROCESSED!r} ones, which thaw_vllm.freeze_model_tp makes"
             )
         check_identity(snapshot, _identity(worker))
+        check_state(worker.get_model(), snapshot, backend=backend)
     return {}
 
 
 @_answering
 def thaw_restore(worker: Any, path: str, backend: str) -> Answer:
     """Restore into the live model of this rank, from pinned memory where the path is pinned."""
-    setattr(worker, _BROKEN, f"a restore from {path} did not end well")
-    pinned = _pinned(worker).get(path)
-    if pinned is not None:
-        report = restore_state(worker.get_model(), pinned, backend=backend)
-    else:
-        with open_snapshot(path, rank=worker.rank) as snapshot:
-            report = restore_state(worker.get_model(), snapshot, backend=backend)
+    with _opened(worker, path) as opened:
+        # Whatever happens from here on: only a restore that ends well clears it.
+        setattr(worker, _BROKEN, f"a restore from {path} did not end well")
+        report = restore_state(worker.get_model(), opened, backend=backend)
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     setattr(worker, _BROKEN, None)
@@ -139,6 +139,16 @@ def _pinned(worker: Any) -> dict[str, PinnedSnapshot]:
         setattr(worker, _PINNED, {})
     found: dict[str, PinnedSnapshot] = getattr(worker, _PINNED)
     return found
+
+
+@contextmanager
+def _opened(worker: Any, path: str) -> Iterator[Snapshot | PinnedSnapshot]:
+    """Give what is pinned under a path, whatever the path names by now; else open it."""
+    if (pinned := _pinned(worker).get(path)) is not None:
+        yield pinned
+        return
+    with open_snapshot(path, rank=worker.rank) as snapshot:
+        yield snapshot
 
 
 def _said(report: Any) -> Answer:
