@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,18 +76,38 @@ FULL: Mapping[str, tuple[str, Config]] = {
 }
 """Shapes of models in use, which `save_full` makes."""
 
+LARGE: Mapping[str, tuple[str, Config]] = {
+    "Llama-3-70B": ("LlamaConfig", _sizes(128_256, 8192, 28_672, 80, 64, 8)),
+}
+"""Shapes that fit no single device; `save_full` makes them too."""
+
+EXPERTS = "Mixtral-8x7B, 4 layers"
+"""A shape in use with fewer layers, which `save` makes."""
+_EXPERTS = _sizes(32_000, 4096, 14_336, 4, 32, 8) | {"num_local_experts": 8}
+_SAVED = {**ARCHITECTURES, EXPERTS: ("MixtralConfig", _EXPERTS)}
+
 _GROUP = 128
 """How many weights of a column share a scale in GPTQ and AWQ."""
 
 
-def save(name: str, folder: Path, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> None:
-    """Write the checkpoint of a small model, the same one for the same seed."""
+def save(
+    name: str,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Write the checkpoint of a model of ours, the same one for the same seed and device."""
     from transformers import AutoModelForCausalLM
 
     base, _, quantization = name.partition("-") if name in QUANTIZED else (name, "", "")
-    config = _config(*ARCHITECTURES[base])
+    config = (
+        _config("MixtralConfig", _EXPERTS) if name == EXPERTS else _config(*ARCHITECTURES[base])
+    )
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.save_pretrained(folder)
     if quantization:
         _quantize(folder, quantization)
@@ -97,18 +117,15 @@ def save_full(name: str, folder: Path, device: torch.device) -> None:
     """Write the checkpoint of a model in use, with random weights in bf16, in four shards."""
     from transformers import AutoModelForCausalLM
 
-    config = _config(*FULL[name])
+    config = _config(*{**FULL, **LARGE}[name])
     config.dtype = torch.bfloat16
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    generator = torch.Generator(device).manual_seed(0)
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    tensors = {
-        key: _weights(key, tuple(value.shape), generator)
-        for key, value in model.state_dict().items()
-        if key not in tied
+    shapes = {
+        key: tuple(value.shape) for key, value in model.state_dict().items() if key not in tied
     }
-    write_checkpoint(tensors, folder)
+    write_checkpoint(_Made(shapes, device), folder)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
 
@@ -119,11 +136,25 @@ def _config(kind: str, settings: Config) -> Any:
     return getattr(transformers, kind)(**settings)
 
 
-def _weights(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    made = torch.empty(shape, dtype=torch.bfloat16, device=generator.device)
-    if len(shape) == 1:
-        return made.fill_(0.0 if name.endswith("bias") else 1.0)
-    return made.normal_(std=0.02, generator=generator)
+class _Made(Mapping[str, torch.Tensor]):
+    """Random weights, each made when it is asked for: all at once may not fit the device."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
+        self._shapes, self._generator = shapes, torch.Generator(device)
+        self._seeds = {name: seed for seed, name in enumerate(shapes)}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        shape, generator = self._shapes[name], self._generator
+        made = torch.empty(shape, dtype=torch.bfloat16, device=generator.device)
+        if len(shape) == 1:
+            return made.fill_(0.0 if name.endswith("bias") else 1.0)
+        return made.normal_(std=0.02, generator=generator.manual_seed(self._seeds[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
 
 
 def _quantize(folder: Path, quantization: str) -> None:

@@ -104,15 +104,17 @@ def _fill(tensor: torch.Tensor, index: int, generator: torch.Generator) -> None:
 
 
 def write_checkpoint(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write a sharded .safetensors checkpoint with its index, by several threads."""
+    """Write a sharded .safetensors checkpoint with its index, by several threads.
+
+    Tensors are asked for one shard after the other, so that a mapping may make them then.
+    """
     folder.mkdir(parents=True)
-    names, each, index = list(tensors), -(-len(tensors) // SHARDS), {}
+    names, each, index, total = list(tensors), -(-len(tensors) // SHARDS), {}, 0
     for number in range(SHARDS):
         file = f"model-{number + 1:05}-of-{SHARDS:05}.safetensors"
         part = names[number * each : (number + 1) * each]
-        _write_shard({name: tensors[name] for name in part}, folder / file)
+        total += _write_shard({name: tensors[name] for name in part}, folder / file)
         index.update(dict.fromkeys(part, file))
-    total = sum(tensor.nbytes for tensor in tensors.values())
     content = {"metadata": {"total_size": total}, "weight_map": index}
     (folder / "model.safetensors.index.json").write_text(json.dumps(content))
 
@@ -133,7 +135,8 @@ def shard_views(buffer: torch.Tensor, path: Path) -> dict[str, torch.Tensor]:
     return views
 
 
-def _write_shard(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+def _write_shard(tensors: Mapping[str, torch.Tensor], path: Path) -> int:
+    """Write a file; return the bytes of its tensors."""
     header, starts, end = {}, {}, 0
     for name, tensor in tensors.items():
         starts[name], end = end, end + tensor.nbytes
@@ -154,6 +157,7 @@ def _write_shard(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+    return end
 
 
 def _write_tensor(fd: int, offset: int, tensor: torch.Tensor) -> None:

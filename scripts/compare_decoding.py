@@ -115,7 +115,7 @@ def _default(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
 
     llm = LLM(model=case.model, **case.engine)
     try:
-        decoded = _decode(llm, tokens)
+        decoded = decode(llm, tokens)
         if case.kind == "processed":
             report = thaw_vllm.freeze_model_tp(llm, snapshot)
     finally:
@@ -133,11 +133,11 @@ def _thaw(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
     # What was loaded before processing can be compared only then, by the loader.
     llm = thaw_vllm.load(case.model, snapshot, verify=case.kind == "loaded", **case.engine)
     try:
-        decoded, again, differences = _decode(llm, tokens), list[Any](), list[str]()
+        decoded, again, differences = decode(llm, tokens), list[Any](), list[str]()
         if case.kind == "processed":
             differences += thaw_vllm.verify(llm, snapshot).differences
             thaw_vllm.restore_model_tp(llm, snapshot)
-            again.append(_decode(llm, tokens))
+            again.append(decode(llm, tokens))
     finally:
         stop(llm)
     return {"decoded": decoded, "decoded_again": again, "differences": differences}
@@ -149,7 +149,7 @@ ROLES: Mapping[str, Callable[[Case, Path, int], dict[str, Any]]] = {
 }
 
 
-def _decode(llm: Any, tokens: int) -> list[Any]:
+def decode(llm: Any, tokens: int) -> list[Any]:
     """Decode greedily; return for each prompt the token ids, and every token's logprobs."""
     from vllm import SamplingParams
 
