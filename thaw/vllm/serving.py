@@ -44,7 +44,14 @@ def undefined_weights(llm: LLM, path: str, wait_s: float) -> Iterator[None]:
     except BaseException:
         _put_back(engine, before)
         raise
-    yield
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(
+            f"thaw: the restore from {path} has not ended on every rank. The weights are undefined "
+            "and nothing is served. Restore again; if a worker has died, start a new engine."
+        )
+        raise
     _put_back(engine, None)
 
 

@@ -20,6 +20,8 @@ from .transfer import check_state, compare_state, freeze_state, header, restore_
 
 _PINNED = "_thaw_pinned"
 _BROKEN = "_thaw_broken"
+_WEIGHTS = "weights"
+"""The tag of vLLM's sleep mode for the memory of weights."""
 Answer = dict[str, Any]
 
 
@@ -37,6 +39,7 @@ def _answering(method: Callable[..., Answer]) -> Callable[..., Answer]:
 @_answering
 def thaw_freeze(worker: Any, path: str, snapshot_id: str, backend: str) -> Answer:
     """Freeze the live model of this rank."""
+    _check_awake()
     _check_whole(worker)
     report = freeze_state(
         worker.get_model(),
@@ -61,6 +64,7 @@ def thaw_frozen(worker: Any) -> Answer:
 @_answering
 def thaw_check(worker: Any, path: str, backend: str) -> Answer:
     """Check that a snapshot is one of this engine and fits its model, before a byte moves."""
+    _check_awake()
     with _opened(worker, path) as opened:
         snapshot = header(opened)
         kind = kind_of(snapshot)
@@ -107,6 +111,7 @@ def thaw_unpin(worker: Any, path: str) -> Answer:
 @_answering
 def thaw_compare(worker: Any, path: str) -> Answer:
     """List what differs between the live model of this rank and a snapshot, bit by bit."""
+    _check_awake()
     with open_snapshot(path, rank=worker.rank) as snapshot:
         check_identity(snapshot, _identity(worker, kind_of(snapshot)))
         differences = compare_state(worker.get_model(), snapshot)
@@ -123,6 +128,21 @@ def add_methods(worker_class: type) -> None:
     """Give a class of workers these methods."""
     for method in METHODS:
         setattr(worker_class, method.__name__, method)
+
+
+def _check_awake() -> None:
+    """Refuse while an engine sleeps: the addresses of its weights have no memory then."""
+    if not torch.cuda.is_initialized():
+        return
+    from vllm.device_allocator.cumem import CuMemAllocator
+
+    allocator = CuMemAllocator.instance
+    allocations = allocator.pointer_to_data.values() if allocator else ()
+    if any(each.is_asleep and each.tag == _WEIGHTS for each in allocations):
+        raise ThawError(
+            "the engine sleeps, and its weights have no memory: call wake_up() first, for which "
+            f"tags=[{_WEIGHTS!r}] is enough"
+        )
 
 
 def _check_whole(worker: Any) -> None:
