@@ -118,22 +118,23 @@ class Bench:
         return said == self._expected
 
     def freeze(self, llm: Any, times: int) -> None:
-        """Freeze a live engine to tmpfs, and write as many bytes plainly between."""
+        """Freeze a live engine to tmpfs, where there is a disk with plain writes between."""
         import thaw_vllm
 
         plain: Times = {}
         row: Row = {"shape": self.shape, "way": "freeze/tmpfs", "samples_s": [], "plain_s": plain}
-        # Once before: memory that a virtual machine has never touched is far slower.
-        nbytes = sum(file.stat().st_size for file in self.places.model.iterdir())
-        write_plainly(self.places.snapshot.parent, self.device, nbytes, "buffered", {})
+        if self.places.on_disk:
+            # Once before: memory that a virtual machine has never touched is far slower.
+            nbytes = sum(file.stat().st_size for file in self.places.model.iterdir())
+            write_plainly(self.places.snapshot.parent, self.device, nbytes, "buffered", {})
         for _ in range(times):
             self.places.snapshot.unlink(missing_ok=True)
             report = thaw_vllm.freeze_model_tp(llm, self.places.snapshot)
             row["samples_s"].append(report.elapsed_s)
             row |= {"nbytes": report.nbytes, "tensors": report.tensors}
-            write_plainly(
-                self.places.snapshot.parent, self.device, report.nbytes, "buffered", plain
-            )
+            if self.places.on_disk:
+                folder = self.places.snapshot.parent
+                write_plainly(folder, self.device, report.nbytes, "buffered", plain)
         self.rows.append(row)
 
     def hot(self, llm: Any, way: str, path: Path, times: int, *, pinned: bool) -> None:
