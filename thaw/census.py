@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+# Types that there is nothing to unwrap of.
+_PLAIN = (torch.Tensor, nn.Parameter)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Census:
@@ -67,7 +70,8 @@ def _unwrap_all(named: Iterable[tuple[str, object]]) -> dict[str, torch.Tensor]:
             raise TypeError(f"{name!r} is no name of a tensor: names are strings")
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name!r} is of type {type(value).__name__}, not a tensor")
-        for inner, tensor in _unwrap(name, value):
+        plain = type(value) in _PLAIN
+        for inner, tensor in ((name, value.detach()),) if plain else _unwrap(name, value):
             if inner in tensors:
                 raise TypeError(f"two tensors would have the name {inner!r}")
             tensors[inner] = tensor

@@ -24,6 +24,7 @@ from .copying import Copy
 from .errors import MismatchError
 from .geometry import covers, distinct, expanded, normal
 from .planning import RestorePlan, plan_reads
+from .singles import plan_singles
 
 
 def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> RestorePlan:
@@ -32,10 +33,12 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     Raises:
         MismatchError: tensors that share memory on one side do not on the other.
     """
-    layout = layout_tensors(targets)
-    clusters = _clusters(snapshot, targets)
+    singles = plan_singles(snapshot, targets)
+    others = {name: target for name, target in targets.items() if name not in singles}
+    layout = layout_tensors(others)
+    clusters = _clusters(snapshot, others)
     twins = _check_aliasing(clusters, layout.tensors)
-    extents: list[tuple[int, Extent]] = []
+    extents = list(singles.values())
     copies: list[Copy] = []
     compared: list[Copy] = []
     for cluster in clusters:
@@ -46,7 +49,7 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
         else:
             memory = _in_place(cluster, snapshot, layout)
         extents.append((cluster.source, Extent(cluster.offset, memory)))
-    nbytes = sum(cluster.nbytes for cluster in clusters)
+    nbytes = sum(extent.nbytes for _, extent in extents)
     reads = plan_reads(snapshot, extents)
     return RestorePlan(nbytes, reads, len(targets), lambda: targets, tuple(copies), tuple(compared))
 

@@ -67,7 +67,7 @@ def match(
     differences = [
         line
         for name in chosen
-        if name in wanted
+        if name in wanted and not _is_alike(snapshot.tensors[name], wanted[name])
         for line in _compare(name, snapshot.tensors[name], wanted[name])
     ]
     missing = _missing(wanted, chosen)
@@ -89,6 +89,17 @@ def _wanted(census: Census, patterns: str | Sequence[str] | None) -> Mapping[str
         return census.tensors
     patterns = [patterns] if isinstance(patterns, str) else patterns
     return {name: each for name, each in census.tensors.items() if _is_like(name, patterns)}
+
+
+def _is_alike(spec: TensorSpec, target: torch.Tensor) -> bool:
+    """Say whether there is nothing to report of a tensor."""
+    return spec.dtype == target.dtype and spec.shape == target.shape and _is_plain(target)
+
+
+def _is_plain(target: torch.Tensor) -> bool:
+    return target.layout == torch.strided and not (
+        target.is_meta or target.is_quantized or target.is_conj() or target.is_neg()
+    )
 
 
 def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]:
@@ -116,12 +127,11 @@ def _word(dtype: torch.dtype) -> str:
 def _missing(wanted: Mapping[str, torch.Tensor], chosen: Sequence[str]) -> list[str]:
     """Name the target tensors that no name of the snapshot fills, directly or by a tie."""
     present = set(chosen)
+    absent = [name for name in wanted if name not in present]
+    if not absent:
+        return []
     filled = {_identity(wanted[name]) for name in chosen if name in wanted}
-    return [
-        name
-        for name, tensor in wanted.items()
-        if name not in present and _identity(tensor) not in filled
-    ]
+    return [name for name in absent if _identity(wanted[name]) not in filled]
 
 
 def _identity(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import TypeAlias
 
 import torch
 from thaw_format import (
     STORAGE_ALIGNMENT,
     Snapshot,
-    Storage,
     Viewer,
     align,
     collector_paused,
@@ -21,6 +22,9 @@ from .backend import Extent, ReadPlan
 from .copying import Copy
 
 _MAX_GAP_NBYTES = 4096
+
+_Span: TypeAlias = tuple[int, int, int, int]
+"""A storage's source, its offset there, its bytes, and its index."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,66 +50,62 @@ class RestorePlan:
 
 def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:
     """Plan to read tensors into one new allocation, and to hand out views of it."""
-    indices = {snapshot.tensors[name].storage for name in names}
-    ordered = sorted(
-        indices, key=lambda i: (snapshot.storages[i].source, snapshot.storages[i].offset)
-    )
-    starts, nbytes = _place([snapshot.storages[index] for index in ordered])
-    arena = allocate(nbytes, device)
-    start_of = dict(zip(ordered, starts, strict=True))
-    pieces = [
-        (
-            snapshot.storages[i].source,
-            snapshot.storages[i].offset,
-            start_of[i],
-            snapshot.storages[i].nbytes,
-        )
-        for i in ordered
-    ]
-    extents = _runs(pieces, arena)
+    specs = [snapshot.tensors[name] for name in names]
+    spans = _spans(snapshot, {spec.storage for spec in specs})
+    starts, end = _place(spans)
+    arena = allocate(end, device)
+    start_of = {index: start for (_, _, _, index), start in zip(spans, starts, strict=True)}
 
     def views() -> Mapping[str, torch.Tensor]:
         viewer = Viewer(arena)
         with collector_paused():
             return {
                 name: viewer.view(spec, start_of[spec.storage] + spec.offset)
-                for name in names
-                for spec in (snapshot.tensors[name],)
+                for name, spec in zip(names, specs, strict=True)
             }
 
-    nbytes = sum(piece[3] for piece in pieces)
-    return RestorePlan(nbytes, plan_reads(snapshot, extents), len(names), views)
+    nbytes = sum(nbytes for _, _, nbytes, _ in spans)
+    reads = plan_reads(snapshot, _runs(spans, starts, arena))
+    return RestorePlan(nbytes, reads, len(names), views)
 
 
-def _place(storages: Sequence[Storage]) -> tuple[list[int], int]:
+def _spans(snapshot: Snapshot, indices: Iterable[int]) -> list[_Span]:
+    """List storages in the order of the files."""
+    storages = snapshot.storages
+    return sorted(
+        (storage.source, storage.offset, storage.nbytes, index)
+        for index in indices
+        for storage in (storages[index],)
+    )
+
+
+def _place(spans: Iterable[_Span]) -> tuple[list[int], int]:
     """Find a place in an arena for each storage; those that are close in the file stay so."""
     starts: list[int] = []
-    end = 0
-    for index, storage in enumerate(storages):
-        before = storages[index - 1] if index else None
-        gap = _MAX_GAP_NBYTES
-        if before and before.source == storage.source:
-            gap = storage.offset - before.offset - before.nbytes
+    end, before, after = 0, -1, 0
+    for source, offset, nbytes, _ in spans:
+        gap = offset - after if source == before else _MAX_GAP_NBYTES
         start = end + gap
         if not 0 <= gap < _MAX_GAP_NBYTES or start % STORAGE_ALIGNMENT:
             start = align(end, STORAGE_ALIGNMENT)
         starts.append(start)
-        end = start + storage.nbytes
+        end, before, after = start + nbytes, source, offset + nbytes
     return starts, end
 
 
 def _runs(
-    pieces: Sequence[tuple[int, int, int, int]], arena: torch.Tensor
+    spans: Iterable[_Span], starts: Iterable[int], arena: torch.Tensor
 ) -> list[tuple[int, Extent]]:
-    """Join (source, file offset, arena offset, nbytes) pieces that keep their distance."""
+    """Join storages that keep their distance."""
     runs: list[list[int]] = []
-    for source, offset, start, nbytes in pieces:
+    distance: tuple[int, int] | None = None
+    for (source, offset, nbytes, _), start in zip(spans, starts, strict=True):
         if not nbytes:
             continue
-        if runs and runs[-1][0] == source and runs[-1][1] - runs[-1][2] == offset - start:
-            runs[-1][3] = start + nbytes
-        else:
-            runs.append([source, offset, start, start + nbytes])
+        if (source, offset - start) != distance:
+            distance = source, offset - start
+            runs.append([source, offset, start, 0])
+        runs[-1][3] = start + nbytes
     return [(source, Extent(offset, arena[start:end])) for source, offset, start, end in runs]
 
 
@@ -120,7 +120,7 @@ def plan_reads(
         (
             source,
             device,
-            ReadPlan(tuple(sorted(group, key=lambda e: e.offset)), snapshot.digests[source]),
+            ReadPlan(tuple(sorted(group, key=attrgetter("offset"))), snapshot.digests[source]),
         )
         for (source, device), group in groups.items()
     )

@@ -7,22 +7,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .codes import format_error
+from .columns import storages_of, tensors_of
 from .dtypes import DTYPES, dtype_name
 from .errors import FormatError
+from .limits import MAX_DIMENSIONS, MAX_EXTENT, MAX_NAME_NBYTES, MAX_RANKS
 from .snapshot import Place, Shard, Storage, TensorSpec
 from .strict_json import JSON, dump_json, parse_json
 from .superblock import STORAGE_ALIGNMENT
 
-MAX_NAME_NBYTES = 4096
-MAX_DIMENSIONS = 64
-MAX_RANKS = 99999
-_MAX_EXTENT = 2**63 - 1
 _AXES = ("tp", "pp", "ep")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The JSON document of a shard; storages here count from the start of the payload."""
+    """The JSON document of a shard; storages count from the `origin` that it was parsed with."""
 
     storages: tuple[Storage, ...]
     tensors: Mapping[str, TensorSpec]
@@ -63,8 +61,11 @@ def _tensor_json(spec: TensorSpec) -> dict[str, JSON]:
     }
 
 
-def parse_manifest(data: bytes, payload_nbytes: int) -> Manifest:
+def parse_manifest(data: bytes, payload_nbytes: int, *, origin: int = 0) -> Manifest:
     """Parse a manifest, checking the rules JSON-*, MAN-*, STO-* and TEN-*.
+
+    Args:
+        origin: what offsets of storages are to count from, given as the payload's offset there.
 
     Raises:
         FormatError: with the code of the rule that is broken.
@@ -76,9 +77,14 @@ def parse_manifest(data: bytes, payload_nbytes: int) -> Manifest:
     kind = _member(root, "kind", str, "the manifest")
     metadata = _member(root, "metadata", dict, "the manifest")
     shard = _shard(_member(root, "shard", dict, "the manifest"))
-    storages = _storages(_member(root, "storages", list, "the manifest"), payload_nbytes)
-    raw = _member(root, "tensors", dict, "the manifest")
-    tensors = {name: _tensor(name, value, storages) for name, value in raw.items()}
+    entries = _member(root, "storages", list, "the manifest")
+    storages = storages_of(entries, payload_nbytes, origin)
+    if storages is None:
+        storages = _storages(entries, payload_nbytes, origin)
+    named = _member(root, "tensors", dict, "the manifest")
+    tensors = tensors_of(named, storages)
+    if tensors is None:
+        tensors = {name: _tensor(name, value, storages) for name, value in named.items()}
     return Manifest(storages, tensors, kind, producer, shard, metadata)
 
 
@@ -111,7 +117,7 @@ def _place(raw: dict[str, Any], where: str) -> Place:
     return Place(rank, size)
 
 
-def _storages(raw: list[Any], payload_nbytes: int) -> tuple[Storage, ...]:
+def _storages(raw: list[Any], payload_nbytes: int, origin: int) -> tuple[Storage, ...]:
     storages, end = [], 0
     for index, value in enumerate(raw):
         if type(value) is not dict:
@@ -128,7 +134,7 @@ def _storages(raw: list[Any], payload_nbytes: int) -> tuple[Storage, ...]:
         if offset < end:
             raise format_error("storage-overlap", f"{where} begins at {offset}, before {end}")
         end = offset + nbytes
-        storages.append(Storage(offset, nbytes))
+        storages.append(Storage(origin + offset, nbytes))
     return tuple(storages)
 
 
@@ -167,7 +173,7 @@ def _integers(raw: dict[str, Any], name: str, where: str) -> tuple[int, ...]:
 
 def _check_extent(spec: TensorSpec, storage_nbytes: int, where: str) -> None:
     extent = spec.extent
-    if extent > _MAX_EXTENT or spec.nbytes > _MAX_EXTENT:
+    if extent > MAX_EXTENT or spec.nbytes > MAX_EXTENT:
         raise format_error("tensor-overflow", f"{where}: its size does not fit in 63 bits")
     if spec.offset + extent > storage_nbytes:
         raise format_error(

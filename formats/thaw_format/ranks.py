@@ -11,7 +11,7 @@ from typing import Any
 
 from .codes import format_error
 from .errors import FormatError, naming
-from .manifest import MAX_RANKS
+from .limits import MAX_RANKS
 from .shard import ShardFile, open_shard, opening, read_shard, read_superblock
 from .source import FileSource
 from .strict_json import parse_json, serialize_json

@@ -15,7 +15,7 @@ from .codes import format_error
 from .collector import collector_paused
 from .errors import naming
 from .manifest import Manifest, parse_manifest
-from .snapshot import Chunks, Digests, Snapshot, Storage
+from .snapshot import Chunks, Digests, Snapshot
 from .source import FileSource
 from .superblock import (
     DIGESTS,
@@ -36,7 +36,7 @@ class ShardFile(Snapshot):
 
     @classmethod
     def of(cls, source: FileSource, superblock: Superblock, body: Manifest, table: bytes) -> Self:
-        """Combine the parts of a shard; storages become absolute in the file."""
+        """Combine the parts of a shard."""
         payload = superblock.section(PAYLOAD)
         values = array("I", table)
         if sys.byteorder == "big":
@@ -45,7 +45,7 @@ class ShardFile(Snapshot):
             path=source.path,
             format="thaw",
             sources=(source,),
-            storages=tuple(Storage(payload.offset + s.offset, s.nbytes) for s in body.storages),
+            storages=body.storages,
             tensors=body.tensors,
             digests=(
                 Digests(Chunks(payload.offset, payload.nbytes, superblock.chunk_nbytes), values),
@@ -93,7 +93,8 @@ def read_shard(source: FileSource, superblock: Superblock) -> ShardFile:
     text = _read_section(source, manifest, "manifest")
     table = _read_section(source, digests, "digests")
     with collector_paused():
-        body = parse_manifest(text, superblock.section(PAYLOAD).nbytes)
+        payload = superblock.section(PAYLOAD)
+        body = parse_manifest(text, payload.nbytes, origin=payload.offset)
         return ShardFile.of(source, superblock, body, table)
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from .codes import format_error
 from .errors import FormatError
 
 JSON: TypeAlias = "None | bool | int | str | list[JSON] | dict[str, JSON]"
+_ParseInt: TypeAlias = "Callable[[str], int] | None"
 
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1
 
-_LONG_NUMBER = re.compile(r"[0-9]{16}")
+_LONG_NUMBER = b"0" * 16
+_AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS = bytes(set(range(256)) - set(b'{}[]:,"'))
+_STRING = re.compile(rb'"[^"]*"')
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -25,10 +31,12 @@ def parse_json(data: bytes) -> dict[str, Any]:
         ManifestError: with the code of the rule that is broken.
     """
     text = _decode(data)
-    value = _loads(text)
+    # Only long runs of digits can leave the range: spare the others a call each.
+    parse_int = _parse_int if _LONG_NUMBER in data.translate(_AS_ZEROS) else None
+    value, marks = _parse(text, data, parse_int)
     if not isinstance(value, dict):
         raise format_error("json-syntax", "the JSON text is not an object")
-    _check_depth(value)
+    _check_depth(marks)
     if _SURROGATE_ESCAPE.search(text):
         _check_unicode(value)
     return value
@@ -84,16 +92,33 @@ def _decode(data: bytes) -> str:
     return text
 
 
-def _loads(text: str) -> object:
-    # Only long runs of digits can leave the range: spare the others a call each.
-    parse_int = _parse_int if _LONG_NUMBER.search(text) else None
+def _parse(text: str, data: bytes, parse_int: _ParseInt) -> tuple[object, bytes]:
+    """Parse JSON without duplicates; return its marks as well."""
+    sizes: list[int] = []
+
+    def measured(members: dict[str, Any]) -> dict[str, Any]:
+        sizes.append(len(members))
+        return members
+
+    try:
+        value = _loads(text, parse_int, object_hook=measured)
+        marks = _marks(data)
+        if marks.count(b":") == sum(sizes):
+            return value, marks
+    except FormatError:
+        pass
+    # Members one by one take longer, but then the first thing that is wrong is the one reported.
+    return _loads(text, parse_int, object_pairs_hook=_unique), _marks(data)
+
+
+def _loads(text: str, parse_int: _ParseInt, **hooks: Any) -> object:
     try:
         return json.loads(
             text,
-            object_pairs_hook=_unique,
             parse_int=parse_int,
             parse_float=_reject_float,
             parse_constant=_reject_constant,
+            **hooks,
         )
     except FormatError:
         raise
@@ -101,6 +126,14 @@ def _loads(text: str) -> object:
         raise _too_deep() from None
     except ValueError as error:
         raise format_error("json-syntax", f"not JSON: {error}") from None
+
+
+def _marks(data: bytes) -> bytes:
+    """Keep what stands outside of strings: brackets, all of them square, colons and commas."""
+    if b"\\" in data:
+        data = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = data.translate(_AS_BRACKETS, _NO_MARKS).replace(b'""', b"")
+    return _STRING.sub(b"", marks)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,13 +165,13 @@ def _too_deep() -> FormatError:
     return format_error("json-depth", f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _check_depth(root: dict[str, Any]) -> None:
-    level: list[Any] = [root]
+def _check_depth(marks: bytes) -> None:
+    brackets = marks.translate(None, b":,")
     for _ in range(MAX_DEPTH):
-        level = _children(level)
-        if not level:
-            return
-    raise _too_deep()
+        # One level each time: what encloses nothing but these is left for the next.
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise _too_deep()
 
 
 def _children(level: list[Any]) -> list[Any]:

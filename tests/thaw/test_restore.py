@@ -12,6 +12,7 @@ from torch import nn
 
 import thaw
 from thaw.copying import bytes_of
+from thaw.singles import plan_singles
 
 
 class Net(nn.Module):
@@ -363,3 +364,52 @@ def test_any_mapping_comes_back(
     thaw.restore(path, into=apart, strict=False)
     for name, tensor in apart.items():
         assert digest(tensor) == digest(tensors[name])
+
+
+SHAPES: list[tuple[int, ...]] = [(), (1,), (7,), (1, 1), (3, 4), (2, 1, 5), (0,), (2, 0)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_targets_of_every_dtype_are_filled_where_they_are(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    def made(shape: tuple[int, ...]) -> torch.Tensor:
+        nbytes = dtype.itemsize * torch.Size(shape).numel()
+        return torch.randint(256, (nbytes,), dtype=torch.uint8).view(dtype).view(shape)
+
+    tensors = {str(shape): made(shape) for shape in SHAPES}
+    targets = {name: made(tuple(tensor.shape)) for name, tensor in tensors.items()}
+    thaw.freeze(tensors, tmp_path / "a.thaw")
+    with thaw.open(tmp_path / "a.thaw") as snapshot:
+        singles = plan_singles(snapshot, targets)
+        assert singles.keys() == {name for name, target in targets.items() if target.numel()}
+    report = thaw.restore(tmp_path / "a.thaw", into=targets).report
+    assert report.staged == 0
+    assert report.nbytes == sum(tensor.nbytes for tensor in tensors.values())
+    assert {n: digest(t) for n, t in targets.items()} == {n: digest(t) for n, t in tensors.items()}
+
+
+def test_targets_in_one_allocation_are_filled_one_by_one(tmp_path: Path) -> None:
+    tensors = {f"{index}": torch.full((4,), index, dtype=torch.int16) for index in range(6)}
+    thaw.freeze(tensors, tmp_path / "a.thaw")
+    arena = torch.full((64,), -1, dtype=torch.int16)
+    # Out of order, one of every other element, and a gap that belongs to nobody.
+    places = {"0": 20, "1": 0, "2": 4, "3": 8, "4": 30}
+    targets = {name: arena[start : start + 4] for name, start in places.items()}
+    targets["5"] = arena[40:48:2]
+    thaw.restore(tmp_path / "a.thaw", into=targets)
+    expected = torch.full((64,), -1, dtype=torch.int16)
+    for name, start in places.items():
+        expected[start : start + 4] = int(name)
+    expected[40:48:2] = 5
+    assert torch.equal(arena, expected)
+
+
+def test_tensors_that_share_bytes_are_no_singles(tmp_path: Path) -> None:
+    whole = torch.arange(12, dtype=torch.int32)
+    tensors = {"whole": whole, "part": whole[4:8], "other": torch.arange(3)}
+    thaw.freeze(tensors, tmp_path / "a.thaw")
+    with thaw.open(tmp_path / "a.thaw") as snapshot:
+        assert plan_singles(snapshot, tensors).keys() == {"other"}
+        apart = {name: tensor.clone() for name, tensor in tensors.items()}
+        assert plan_singles(snapshot, apart).keys() == {"other"}

@@ -74,13 +74,13 @@ class NativeBackend(Backend):
         pinned = None
         if ordinal is not None and self._digests != "host":
             pinned = getattr(source, "address", None)
-        digests = plan.digests
+        digests, triples = plan.digests, _triples(plan.extents)
         try:
             path = _native.read(
                 _descriptor(source),
                 pinned,
                 source.nbytes,
-                _triples(plan.extents),
+                triples,
                 _triple(digests.chunks) if digests else None,
                 digests.values if digests else (),
                 ordinal,
@@ -90,7 +90,7 @@ class NativeBackend(Backend):
             )
         except _native.NativeError as error:
             _raise_read_error(error, source)
-        return Transfer(path, chunks_checked=_touched(plan) if digests else 0)
+        return Transfer(path, chunks_checked=_touched(digests.chunks, triples) if digests else 0)
 
     def write(
         self, target: Target, plan: WritePlan, *, progress: Progress | None = None
@@ -175,12 +175,11 @@ def _triple(chunks: Chunks) -> tuple[int, int, int]:
     return chunks.offset, chunks.nbytes, chunks.chunk_nbytes
 
 
-def _touched(plan: ReadPlan) -> int:
-    assert plan.digests
-    chunks, count, after = plan.digests.chunks, 0, 0
-    for extent in plan.extents:
-        first = max(after, (extent.offset - chunks.offset) // chunks.chunk_nbytes)
-        after = (extent.end - 1 - chunks.offset) // chunks.chunk_nbytes + 1
+def _touched(chunks: Chunks, triples: Sequence[tuple[int, int, int]]) -> int:
+    start, nbytes, count, after = chunks.offset, chunks.chunk_nbytes, 0, 0
+    for offset, _, length in triples:
+        first = max(after, (offset - start) // nbytes)
+        after = (offset + length - 1 - start) // nbytes + 1
         count += after - first
     return count
 
