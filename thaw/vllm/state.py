@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ _KV_CACHE = "kv_cache"
 _OWN = frozenset(vars(nn.Module()))
 _NOT_STATE = ("vllm.config", "vllm.distributed", "vllm.platforms", "vllm.transformers_utils")
 _MOST_DEEP = 8
+_ATOMS = frozenset({type(None), bool, int, str, torch.dtype, FunctionType, MethodType})
+"""Types of most attributes; no tensor is inside of these."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,8 +79,9 @@ class _Walk:
         self.state, self.seen = state, set[int]()
 
     def attributes(self, prefix: str, owner: Any, depth: int) -> None:
-        for attribute, value in sorted(vars(owner).items()):
-            if attribute == _KV_CACHE or (isinstance(owner, nn.Module) and attribute in _OWN):
+        passed = _OWN if isinstance(owner, nn.Module) else frozenset[str]()
+        for attribute, value in sorted(vars(owner).items(), key=itemgetter(0)):
+            if type(value) in _ATOMS or attribute == _KV_CACHE or attribute in passed:
                 continue
             name = f"{prefix}.{attribute}" if prefix else attribute
             if type(value) is float:
@@ -88,6 +93,8 @@ class _Walk:
                 self._add(f"{prefix}.{name}", tensor)
 
     def _value(self, name: str, value: Any, depth: int) -> None:
+        if type(value) in _ATOMS:
+            return
         if isinstance(value, torch.Tensor):
             self._add(name, value)
         elif depth < _MOST_DEEP and id(value) not in self.seen:
