@@ -66,6 +66,7 @@ STEPS = [
     ),
     ("loaded", "load", LLAMA | {"verify": True}),
     ("decoded", "decode", {}),
+    ("verified late", "verify", {"path": "llama.thaw"}),
     ("stopped", "stop", {}),
     ("other", "save", {"name": "llama", "folder": "other", "seed": 1}),
     ("other started", "start", {"model": "other", **UNPACKED}),
@@ -162,6 +163,11 @@ def test_requests_are_waited_for_and_no_others_taken_meanwhile(answers: Any) -> 
 def test_verify_names_what_differs_in_a_live_engine(answers: Any) -> None:
     assert f"rank 0: {WEIGHT!r} differs" in answers.value("live differs")
     assert answers.value("swapped verified") == []
+
+
+def test_verify_says_that_weights_were_processed_since(answers: Any) -> None:
+    late = answers["verified late"].error
+    assert "was frozen before vLLM processed the weights, and they are processed now" in late
 
 
 def test_a_live_engine_refuses_what_was_frozen_before_processing(answers: Any) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from thaw_format import Snapshot, ThawError
 
+from ..errors import MismatchError
 from ..pinning import PinnedSnapshot, pin
 from ..selection import open_snapshot
-from .identity import PROCESSED, check_identity, identify, kind_of, rank_shard
+from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
 from .transfer import check_state, compare_state, freeze_state, header, restore_state
 
 _PINNED = "_thaw_pinned"
@@ -113,8 +114,15 @@ def thaw_compare(worker: Any, path: str) -> Answer:
     """List what differs between the live model of this rank and a snapshot, bit by bit."""
     _check_awake()
     with open_snapshot(path, rank=worker.rank) as snapshot:
-        check_identity(snapshot, _identity(worker, kind_of(snapshot)))
+        kind = kind_of(snapshot)
+        check_identity(snapshot, _identity(worker, kind))
         differences = compare_state(worker.get_model(), snapshot)
+        if differences and kind == LOADED:
+            raise MismatchError.of(
+                f"{path} was frozen before vLLM processed the weights, and they are processed now",
+                differences,
+                "; what is loaded from it is compared in time by verify=True",
+            )
         return {"differences": differences, "tensors": len(snapshot.tensors)}
 
 

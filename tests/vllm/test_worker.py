@@ -1,0 +1,46 @@
+"""What a worker answers; vLLM's part in it is made up here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from thaw.vllm import worker as methods
+
+WORKER = SimpleNamespace(rank=3)
+CALLS: list[Callable[[], dict[str, Any]]] = [
+    lambda: methods.thaw_check(WORKER, "a.thaw", "auto"),
+    lambda: methods.thaw_freeze(WORKER, "a.thaw", "0" * 32, "auto"),
+    lambda: methods.thaw_compare(WORKER, "a.thaw"),
+]
+
+
+def allocations(monkeypatch: pytest.MonkeyPatch, *found: SimpleNamespace) -> None:
+    """Let vLLM's allocator of sleep mode have made these."""
+    made = ModuleType("vllm.device_allocator.cumem")
+    allocator = SimpleNamespace(pointer_to_data=dict(enumerate(found)))
+    made.CuMemAllocator = SimpleNamespace(instance=allocator)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_weights_of_an_engine_that_sleeps_are_left_alone(
+    call: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocations(monkeypatch, SimpleNamespace(tag="weights", is_asleep=True))
+    answer = call()
+    assert (answer["rank"], answer["error"]) == (3, "ThawError")
+    assert answer["message"].startswith("the engine sleeps, and its weights have no memory")
+
+
+def test_an_engine_may_sleep_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    awake = SimpleNamespace(tag="weights", is_asleep=False)
+    allocations(monkeypatch, awake, SimpleNamespace(tag="kv_cache", is_asleep=True))
+    # It goes on to the file, which is not there.
+    assert methods.thaw_check(WORKER, "a.thaw", "auto")["error"] == "FileNotFoundError"
