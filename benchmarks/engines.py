@@ -1,9 +1,11 @@
-"""Measure vLLM with thaw on a GPU, and compare what it decodes, architecture by architecture.
+"""Measure vLLM with thaw, and compare what it decodes, architecture by architecture.
 
 python benchmarks/engines.py decoding --folder DIR --out FILE
 python benchmarks/engines.py figures [--shape NAME] [--tmpfs DIR] [--disk DIR] --out FILE
 
 Both add to the JSON in FILE, and write it after each part, so that what ends early keeps its rows.
+Without a GPU `decoding` compares more dtypes, and two ranks as well; results/engines_cpu.json is
+from there.
 """
 
 from __future__ import annotations
@@ -21,16 +23,15 @@ from typing import Any
 
 import torch
 
+from engine_cases import ENVIRONMENT, on_cpu, on_cuda, save_models
 from engine_models import ARCHITECTURES, FULL, QUANTIZED, save, save_full
 from engine_runs import ENGINE, Bench, Places, rounds
 from gauges import describe_machine, warm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from compare_decoding import Case, compare, outcome, versions
+from compare_decoding import compare, outcome, versions
 
-_ONLINE = ("llama", "mixtral", "deepseek-v2")
-"""Architectures that are quantized to fp8 while they are loaded, too."""
 _PEERS = ("fastsafetensors", "instanttensor", "runai_streamer", "sharded_state")
 
 
@@ -51,22 +52,21 @@ class Results:
 
 def decoding(args: argparse.Namespace, results: Results, device: torch.device) -> int:
     """Compare greedy decoding of small models with the default loader's, in fresh processes."""
-    args.folder.mkdir(parents=True, exist_ok=True)
-    engine = ENGINE | {"kv_cache_memory_bytes": 1 << 28} | args.engine
-    groups: list[list[Case]] = [[] for _ in range(args.jobs)]
-    for index, name in enumerate(args.models or [*ARCHITECTURES, *QUANTIZED]):
-        if not (folder := args.folder / "models" / name).exists():
-            save(name, folder)
-        cases = groups[index % args.jobs]
-        cases += [Case(name, str(folder), kind, engine) for kind in ("processed", "loaded")]
-        if name in _ONLINE and not args.no_online:
-            online = engine | {"quantization": "fp8"}
-            cases.append(Case(f"{name} to fp8", str(folder), "processed", online))
+    models = args.folder / "models"
+    if device.type == "cuda":
+        cases = on_cuda(models, args.engine, online=not args.no_online)
+    else:
+        cases = on_cpu(models, args.engine)
+    wanted = args.models or (*ARCHITECTURES, *QUANTIZED)
+    cases = [case for case in cases if Path(case.model).name in wanted]
+    save_models(cases)
 
     def run(index: int) -> list[dict[str, Any]]:
         folder = args.folder / f"group-{index}"
-        folder.mkdir(exist_ok=True)
-        return compare(groups[index], folder, limit_s=args.limit_s)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        environment, group = ENVIRONMENT[device.type], cases[index :: args.jobs]
+        return compare(group, folder, limit_s=args.limit_s, environment=environment)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         found = [each for group in pool.map(run, range(args.jobs)) for each in group]
@@ -160,7 +160,7 @@ def main() -> int:
     one = commands.add_parser("decoding", help=decoding.__doc__)
     one.set_defaults(run=decoding)
     one.add_argument("--folder", type=Path, required=True, help="for models, snapshots and logs")
-    one.add_argument("--models", nargs="*", help="all unless given")
+    one.add_argument("--models", nargs="*", choices=(*ARCHITECTURES, *QUANTIZED), metavar="NAME")
     one.add_argument("--no-online", action="store_true", help="leave out what is quantized late")
     one.add_argument("--jobs", type=int, default=1, help="groups of models to run side by side")
     one.add_argument("--limit-s", type=float, default=3600)

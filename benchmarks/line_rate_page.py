@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bars import Bar, draw
 from line_rate_results import MIB, LineRate, Measured
+from tables import cell, seconds, table, yes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "line_rate.json"
@@ -78,9 +78,9 @@ def page(found: LineRate) -> str:
         "",
         "## Figures to reach",
         "",
-        *_table(
+        *table(
             ("figure to reach", "found", "reached"),
-            ((each.what, each.found, _yes(each.reached)) for each in found.figures()),
+            ((each.what, each.found, yes(each.reached)) for each in found.figures()),
         ),
         "Where the time goes in what is not reached, and what was tried: [notes.md](notes.md).",
         "",
@@ -121,10 +121,10 @@ def _sections(found: LineRate) -> list[str]:
     ]
     lines = []
     for title, head, rows in titled:
-        table = list(rows)
-        if table:
-            lines += [title, "", *_table(head, table)]
-        if table and title == "## Freeze":
+        listed = list(rows)
+        if listed:
+            lines += [title, "", *table(head, listed)]
+        if listed and title == "## Freeze":
             lines += ["![Freeze](plots/line_rate_freeze.svg)", ""]
     return lines
 
@@ -146,28 +146,23 @@ def _restore_row(row: Measured) -> tuple[object, ...]:
         *_timing(row),
         "" if checked is None else f"{checked:,}",
         row.raw["path_ran"],
-        _yes(row.raw["identical"]),
+        yes(row.raw["identical"]),
     )
 
 
 def _freeze_row(row: Measured) -> tuple[object, ...]:
-    end = (row.raw["path_ran"], _yes(row.raw["identical"]))
+    end = (row.raw["path_ran"], yes(row.raw["identical"]))
     return (f"`{row.raw['case']}`", row.raw["what"], *_timing(row), *end)
 
 
 def _timing(row: Measured) -> tuple[str, ...]:
     share = "" if row.share is None else f"{row.share:.2f}"
-    return (*_seconds(row.raw["samples_s"]), f"{row.gbps:.2f}", share)
-
-
-def _seconds(samples: Sequence[float]) -> tuple[str, str]:
-    spread = f"{min(samples):.3f} to {max(samples):.3f}" if len(samples) > 1 else ""
-    return f"{median(samples):.3f}", spread
+    return (*seconds(row.raw["samples_s"]), f"{row.gbps:.2f}", share)
 
 
 def _plain_rows(found: LineRate) -> list[tuple[object, ...]]:
     return [
-        (f"`{row.raw['case']}`", row.raw["what"], way, *_seconds(times), _rate(gbps))
+        (f"`{row.raw['case']}`", row.raw["what"], way, *seconds(times), _rate(gbps))
         for row in found.rows
         for way, times in row.raw.get("plain_s", {}).items()
         for gbps in [row.raw["nbytes"] / median(times) / 1e9]
@@ -186,9 +181,9 @@ def _peer_rows(found: LineRate) -> list[tuple[object, ...]]:
         again = found.find(first.raw["case"], "again")
         best = max(row.best_gbps for row in (first, again) if row)
         same = [row.raw["identical"] for row in (first, again) if row]
-        notes = _cell(first.raw["note"] or "digests checked")
+        notes = cell(first.raw["note"] or "digests checked")
         cells = (f"{first.raw['ready_s']:.2f}", f"{first.gbps:.2f}", f"{best:.2f}")
-        rows.append((*_who(first), *cells, _yes(all(same)), notes))
+        rows.append((*_who(first), *cells, yes(all(same)), notes))
     return rows
 
 
@@ -214,7 +209,7 @@ def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
         for place, each in run["ceilings"].items():
             newest |= {(place, ceiling["name"]): ceiling for ceiling in each}
     return [
-        (place, name, _rate(each["gbps"]), _cell("; ".join(map(_way, each["detail"]))))
+        (place, name, _rate(each["gbps"]), cell("; ".join(map(_way, each["detail"]))))
         for (place, name), each in newest.items()
     ]
 
@@ -222,7 +217,7 @@ def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
 def _missing(found: LineRate) -> list[tuple[object, ...]]:
     reasons: dict[str, list[str]] = {}
     for each in found.raw["missing"]:
-        reasons.setdefault(_cell(each["reason"]), []).append(f"`{each['case']}`")
+        reasons.setdefault(cell(each["reason"]), []).append(f"`{each['case']}`")
     return [(", ".join(names), reason) for reason, names in reasons.items()]
 
 
@@ -253,16 +248,3 @@ def _freeze_plot(found: LineRate) -> str:
     ]
     others = [Bar(f"{row.parts[2]}, {row.parts[1]}", (row.gbps,)) for row in found.of("save")]
     return draw("Freeze from the device", "GB/s", ("first",), [*ours, *others], 0.0)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return [*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows), ""]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _yes(value: bool | None) -> str:
-    return {True: "yes", False: "**no**", None: ""}[value]

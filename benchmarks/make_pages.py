@@ -11,9 +11,12 @@ from statistics import median
 from typing import Any
 
 from bench_page import files as bench_files
+from engines_page import files as engines_files
+from headlines import headlines
 from line_rate_page import RESULTS, headline
 from line_rate_page import files as line_rate_files
 from line_rate_results import LineRate
+from ranks_page import files as ranks_files
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -124,7 +127,8 @@ def page(raw: dict[str, Any]) -> str:
             "Made by `benchmarks/make_pages.py` from the raw results in `results/`; do not edit.",
             "",
             "On an H100, beside other loaders: [line_rate.md](line_rate.md). The native backend on",
-            "the CPU: [native_cpu.md](native_cpu.md). What was tried: [notes.md](notes.md).",
+            "the CPU: [native_cpu.md](native_cpu.md). vLLM's engines: [engines.md](engines.md), on",
+            "two GPUs: [two_gpus.md](two_gpus.md). What was tried: [notes.md](notes.md).",
             "",
             "## The reference backend on the CPU",
             "",
@@ -155,10 +159,10 @@ def front(text: str, sentence: str) -> str:
 
 def main() -> int:
     made = {PAGE: page(json.loads((HERE / "results" / "reference.json").read_text()))}
-    made |= line_rate_files() | bench_files()
+    made |= line_rate_files() | bench_files() | engines_files() | ranks_files()
     if RESULTS.exists():
         found = LineRate(json.loads(RESULTS.read_text()))
-        made[FRONT] = front(FRONT.read_text(), headline(found))
+        made[FRONT] = front(FRONT.read_text(), " ".join([headline(found), *headlines()]))
     if "--check" in sys.argv[1:]:
         stale = [p.name for p, text in made.items() if not p.exists() or p.read_text() != text]
         if stale:

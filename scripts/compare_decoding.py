@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,13 +40,14 @@ class Case:
     kind: str = "processed"
     engine: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def title(self) -> str:
-        return f"{self.name}, {self.kind}"
-
 
 def compare(
-    cases: Sequence[Case], folder: Path, *, tokens: int = TOKENS, limit_s: float = LIMIT_S
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    tokens: int = TOKENS,
+    limit_s: float = LIMIT_S,
+    environment: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Run all cases in two fresh processes, and say for each what is equal.
 
@@ -53,31 +55,40 @@ def compare(
         folder: where the snapshots go.
         tokens: how many are decoded for each prompt.
         limit_s: how long each process may take.
+        environment: variables that the processes get besides those of this one.
     """
     (folder / "cases.json").write_text(json.dumps([asdict(case) for case in cases]))
     answers = {}
     for role in ROLES:
+        (folder / f"{role}.jsonl").unlink(missing_ok=True)
         command = [sys.executable, __file__, "--role", role, "--folder", str(folder)]
         command += ["--tokens", str(tokens)]
         with (folder / f"{role}.log").open("w") as log, suppress(subprocess.TimeoutExpired):
             subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, timeout=limit_s, check=False
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=limit_s,
+                check=False,
+                env=os.environ | (environment or {}),
             )
         answers[role] = _read(folder / f"{role}.jsonl")
     return [
-        _compared(case, *(answers[role].get(case.title, _NONE) for role in ROLES)) for case in cases
+        compared(case, *(answers[role].get(index, _NONE) for role in ROLES))
+        for index, case in enumerate(cases)
     ]
 
 
 _NONE = {"error": "the process ended before this case; its log says why"}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[int, Any]:
     lines = path.read_text().splitlines() if path.exists() else []
     return {answer["case"]: answer for answer in map(json.loads, lines)}
 
 
-def _compared(case: Case, default: dict[str, Any], thaw: dict[str, Any]) -> dict[str, Any]:
+def compared(case: Case, default: dict[str, Any], thaw: dict[str, Any]) -> dict[str, Any]:
+    """Say what is equal of what the two processes answered for a case."""
     result = asdict(case)
     del result["model"]
     for role, answer in (("default", default), ("thaw", thaw)):
@@ -195,7 +206,7 @@ def _run_role(role: str, folder: Path, tokens: int) -> int:
             except Exception as error:  # noqa: BLE001 - the other cases go on
                 traceback.print_exc()
                 answer = {"error": f"{type(error).__name__}: {error}"}
-            answer |= {"case": case.title, "elapsed_s": time.monotonic() - start_s}
+            answer |= {"case": index, "elapsed_s": time.monotonic() - start_s}
             print(json.dumps(answer), file=out, flush=True)
     return 0
 
@@ -260,7 +271,10 @@ def main() -> int:
 
 def outcome(result: Mapping[str, Any]) -> str:
     """Say in a line how a case ended."""
-    title = f"{result['name']}, {result['kind']}"
+    engine = result["engine"]
+    ranks = engine.get("tensor_parallel_size", 1)
+    said = (result["name"], result["kind"], engine.get("dtype", "auto"), f"TP={ranks}")
+    title = ", ".join(said)
     if error := result.get("error"):
         return f"{title}: FAILED: {error}"
     if result["passed"]:

@@ -58,7 +58,7 @@ def run_engines(
         folder = tmp_path_factory.mktemp(name)
         files = folder / "steps.json", folder / "answers.jsonl"
         files[0].write_text(json.dumps(steps))
-        log = run_alone([sys.executable, str(DRIVE), *map(str, files)], folder, limit_s)
+        log = _run_alone([sys.executable, str(DRIVE), *map(str, files)], folder, limit_s)
         said = dict(_sections(log))
         found = [json.loads(line) for line in files[1].read_text().splitlines()]
         assert [each["label"] for each in found] == [label for label, *_ in steps], log[-6000:]
@@ -73,7 +73,14 @@ def run_engines(
     return run
 
 
-def run_alone(command: Sequence[str], folder: Path, limit_s: float) -> str:
+@pytest.fixture(scope="session")
+def run_alone() -> Callable[[Sequence[str], Path, float], str]:
+    """Run a command in a process group of its own, which has to end and leave no process behind."""
+    _need_vllm()
+    return _run_alone
+
+
+def _run_alone(command: Sequence[str], folder: Path, limit_s: float) -> str:
     """Run a command to its end in a process group of its own; return all that was printed."""
     path = folder / "log.txt"
     with path.open("w") as log:
