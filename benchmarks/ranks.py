@@ -10,15 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +20,7 @@ import torch
 
 from engine_models import ARCHITECTURES, EXPERTS, FULL, LARGE, save, save_full
 from engines import Results
+from rank_process import run_engine
 from rank_transfers import Moves, together
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -33,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from compare_decoding import Case, compare, outcome
 
 Row: TypeAlias = dict[str, Any]
-HERE = Path(__file__).resolve().parent
 RANKS = 2
 SECOND = "rank-00001-of-00002.thaw"
 ENGINE: dict[str, Any] = {
@@ -45,10 +39,6 @@ ENGINE: dict[str, Any] = {
     "gpu_memory_utilization": 0.3,
     "kv_cache_memory_bytes": 1 << 28,
 }
-_TIMES = re.compile(
-    r"restored \d+ tensors, (?P<gb>[\d.]+) GB, in (?P<thaw>[\d.]+) s"
-    r"|Loading weights took (?P<default>[\d.]+) seconds"
-)
 
 
 def make(args: argparse.Namespace, _: Results) -> int:
@@ -170,66 +160,6 @@ def large(args: argparse.Namespace, results: Results) -> int:
         results.add("large", [rows[-1]])
         print(json.dumps(row)[:1500], flush=True)
     return 1 if any(row["status"] for row in rows) else 0
-
-
-def run_engine(
-    folder: Path,
-    name: str,
-    engine: Mapping[str, Any],
-    actions: Sequence[Sequence[str]],
-    *,
-    limit_s: float,
-    sign: str = "",
-) -> Row:
-    """Start an engine in a fresh process; return what it answered, and what its log tells.
-
-    Args:
-        sign: what the log says when it happens; the time from there to the end is measured.
-    """
-    stem = re.sub(r"\W+", "-", name)
-    log, answer = folder / f"{stem}.log", folder / f"{stem}.json"
-    task = json.dumps({"engine": engine, "actions": actions})
-    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    began = time.perf_counter()
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "rank_engine.py"), task, str(answer)],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": path},
-            start_new_session=True,
-        )
-    seen_s = _follow(process, log, sign, began + limit_s)
-    ended = time.perf_counter()
-    hung = process.poll() is None
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    row: Row = {"name": name, "status": process.wait(), "hung": hung, "wall_s": ended - began}
-    row |= json.loads(answer.read_text()) if answer.exists() else {"done": []}
-    said = log.read_text(errors="replace")
-    row["weights_s"] = [float(found["thaw"] or found["default"]) for found in _TIMES.finditer(said)]
-    if sign:
-        row["sign"] = _lines(said, sign)[:2]
-        row |= {"sign_to_end_s": ended - seen_s} if seen_s else {}
-    elif row["status"]:
-        row["log"] = said[-1500:]
-    return row
-
-
-def _follow(
-    process: subprocess.Popen[bytes], log: Path, sign: str, deadline: float
-) -> float | None:
-    """Wait for the end; return when the sign was first seen in the log."""
-    seen_s = None
-    while process.poll() is None and time.perf_counter() < deadline:
-        if sign and seen_s is None and sign in log.read_text(errors="replace"):
-            seen_s = time.perf_counter()
-        time.sleep(0.05)
-    return seen_s
-
-
-def _lines(log: str, sign: str) -> list[str]:
-    return [line.strip()[-300:] for line in log.splitlines() if sign in line]
 
 
 def _snapshot(args: argparse.Namespace) -> Path:
