@@ -128,6 +128,8 @@ def _native(processes: int) -> list[Case]:
         Case("memory", "tmpfs", name),
         Case("memory", "page-cache", name),
         Case("undigested", "tmpfs", name),
+        Case("unread", "tmpfs", name, again=0),
+        Case("unread", "page-cache", name, again=0),
         Case("checkpoint", "tmpfs", name, CHECKPOINT),
         Case("memory-checkpoint", "tmpfs", name, CHECKPOINT),
         Case("freeze-many", "tmpfs", name, MANY, again=0),

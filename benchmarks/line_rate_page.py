@@ -21,7 +21,8 @@ tensors which are there. After every sample the tensors are compared with what t
 then zeroed, outside the clock. Shares are of the ceiling measured in the same run; where a row has
 plain writes (or, from the cold disk, plain O_DIRECT reads) of as many bytes, made between its
 samples, of the best of these. *undigested* is the same `.thaw` file, opened as a snapshot whose
-digests are left out: nothing is checked."""
+digests are left out: nothing is checked. *unread* is a copy of it that nobody has read since it was
+written; the other files had been read before."""
 
 
 def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
@@ -92,7 +93,7 @@ def page(found: LineRate) -> str:
 
 
 def _sections(found: LineRate) -> list[str]:
-    few = found.of("restore", "undigested", "checkpoint", "many")
+    few = found.of("restore", "unread", "undigested", "checkpoint", "many")
     titled = [
         ("## Ceilings", ("place", "ceiling", "GB/s", "how"), _ceilings(found)),
         ("## Restore", _RESTORE, map(_restore_row, few)),
