@@ -49,10 +49,10 @@ class Places:
         found = {
             "dummy": (self.model, {"load_format": "dummy"}),
             "default": (self.model, {}),
-            "thaw/tmpfs": (self.model, _thaw(self.snapshot)),
+            "thaw/tmpfs": (self.model, thaw_from(self.snapshot)),
         }
         if self.on_disk:
-            found["thaw/page-cache"] = (self.model, _thaw(self.on_disk))
+            found["thaw/page-cache"] = (self.model, thaw_from(self.on_disk))
         return found | {
             "fastsafetensors": (self.model, {"load_format": "fastsafetensors"}),
             "instanttensor": (self.model, {"load_format": "instanttensor"}),
@@ -61,7 +61,8 @@ class Places:
         }
 
 
-def _thaw(snapshot: Path) -> dict[str, Any]:
+def thaw_from(snapshot: Path) -> dict[str, Any]:
+    """Return the arguments of `LLM` that load a snapshot."""
     return {"load_format": "thaw", "model_loader_extra_config": {"snapshot": str(snapshot)}}
 
 

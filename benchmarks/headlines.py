@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from engines_results import SHAPE, Shape
+from ranks_page import frozen_nbytes, restores, weights_s
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("fastsafetensors", "instanttensor", "sharded_state")
@@ -40,19 +41,12 @@ def one_gpu(raw: Mapping[str, Any]) -> str:
 
 
 def two_gpus(raw: Mapping[str, Any]) -> str:
-    runs = {row["name"]: row for row in raw["large"]}
-    default, thaw = runs["default"], runs["thaw, again"]
-    nbytes = next(each for each in default["done"] if each["action"] == "freeze")["value"]["nbytes"]
-    first, again = (max(runs[name]["weights_s"][:2]) for name in ("thaw, first", "thaw, again"))
+    rows = raw["large"]
+    seconds = {row["name"]: weights_s(row) for row in rows if row["name"] != "dummy"}
+    swapped = median(each["elapsed_s"] for each in restores(rows)[1])
     return (
-        f"On two, {thaw['model']} ({nbytes / 1e9:.0f} GB) takes {max(default['weights_s']):.1f} s "
-        f"by default; with thaw {first:.1f} s when its file is read for the first time and "
-        f"{again:.1f} s afterwards, and {_swapped(thaw['done']):.1f} s to swap from pinned memory."
+        f"On two, {rows[0]['model']} ({frozen_nbytes(rows) / 1e9:.0f} GB) takes "
+        f"{seconds['default']:.1f} s by default; with thaw {seconds['thaw, first']:.1f} s when its "
+        f"file is read for the first time and {seconds['thaw, again']:.1f} s afterwards, and "
+        f"{swapped:.1f} s to swap from pinned memory."
     )
-
-
-def _swapped(done: Sequence[Mapping[str, Any]]) -> float:
-    """Return how long restores in place took once the snapshot was pinned."""
-    pinned = [each["action"] for each in done].index("pin")
-    found = [float(e["elapsed_s"]) for e in done[pinned:] if e["action"] == "restore"]
-    return median(found)

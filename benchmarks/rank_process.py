@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 Row: TypeAlias = dict[str, Any]
 HERE = Path(__file__).resolve().parent
 _TIMES = re.compile(
-    r"restored \d+ tensors, (?P<gb>[\d.]+) GB, in (?P<thaw>[\d.]+) s"
+    r"restored \d+ tensors, [\d.]+ GB, in (?P<thaw>[\d.]+) s"
     r"|Loading weights took (?P<default>[\d.]+) seconds"
 )
 

@@ -19,23 +19,21 @@ from typing import Any, TypeAlias
 import torch
 
 from engine_models import ARCHITECTURES, EXPERTS, FULL, LARGE, save, save_full
+from engine_runs import ENGINE as ONE_RANK
+from engine_runs import thaw_from
 from engines import Results
 from rank_process import run_engine
 from rank_transfers import Moves, together
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from compare_decoding import Case, compare, outcome
+from compare_decoding import KINDS, Case, compare, outcome
 
 Row: TypeAlias = dict[str, Any]
 RANKS = 2
 SECOND = "rank-00001-of-00002.thaw"
-ENGINE: dict[str, Any] = {
+ENGINE: dict[str, Any] = ONE_RANK | {
     "tensor_parallel_size": RANKS,
-    "enforce_eager": True,
-    "skip_tokenizer_init": True,
-    "max_model_len": 1024,
-    "dtype": "bfloat16",
     "gpu_memory_utilization": 0.3,
     "kv_cache_memory_bytes": 1 << 28,
 }
@@ -57,10 +55,7 @@ def decoding(args: argparse.Namespace, results: Results) -> int:
     """Compare greedy decoding with the default loader's in fresh processes, models side by side."""
 
     def run(name: str) -> list[Row]:
-        cases = [
-            Case(name, str(args.folder / name), kind, ENGINE | args.engine)
-            for kind in ("processed", "loaded")
-        ]
+        cases = [Case(name, str(args.folder / name), kind, ENGINE | args.engine) for kind in KINDS]
         folder = args.folder / f"{name} compared"
         folder.mkdir()
         return compare(cases, folder, limit_s=args.limit_s)
@@ -106,9 +101,9 @@ def faults(args: argparse.Namespace, results: Results) -> int:
     _flip(snapshot / SECOND, damaged / SECOND)
     dying = {"worker_extension_cls": "rank_extension.DyingRank"}
     cases = {
-        "a flipped byte in rank 1's file": (engine | _thaw(damaged), [], "fails its CRC32C"),
-        "no file of rank 1": (engine | _thaw(parted), [], "rank 1 has no file"),
-        "rank 1 killed while it loads": (engine | _thaw(snapshot) | dying, [], "rank 1 dies"),
+        "a flipped byte in rank 1's file": (engine | thaw_from(damaged), [], "fails its CRC32C"),
+        "no file of rank 1": (engine | thaw_from(parted), [], "rank 1 has no file"),
+        "rank 1 killed while it loads": (engine | thaw_from(snapshot) | dying, [], "rank 1 dies"),
         "a flipped byte, into a live engine": (
             engine | {"load_format": "dummy"},
             [["restore", str(damaged)]],
@@ -143,9 +138,9 @@ def large(args: argparse.Namespace, results: Results) -> int:
     runs: dict[str, tuple[dict[str, Any], list[list[str]]]] = {
         "dummy": (engine | {"load_format": "dummy"}, []),
         "default": (engine, [["decode"], *frozen]),
-        "thaw, first": (engine | _thaw(snapshot), [["decode"], ["verify", str(snapshot)]]),
+        "thaw, first": (engine | thaw_from(snapshot), [["decode"], ["verify", str(snapshot)]]),
         "thaw, again": (
-            engine | _thaw(snapshot),
+            engine | thaw_from(snapshot),
             [["decode"], *hot, ["pin", str(snapshot)], *hot, ["decode"]],
         ),
     }
@@ -168,10 +163,6 @@ def _snapshot(args: argparse.Namespace) -> Path:
 
 def _from(model: Path) -> dict[str, Any]:
     return {"model": str(model)}
-
-
-def _thaw(snapshot: Path) -> dict[str, Any]:
-    return {"load_format": "thaw", "model_loader_extra_config": {"snapshot": str(snapshot)}}
 
 
 def _flip(source: Path, target: Path) -> None:

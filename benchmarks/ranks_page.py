@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
+from tables import table, yes
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "two_gpus.json"
 Row: TypeAlias = Mapping[str, Any]
@@ -17,6 +19,7 @@ _REACH = 0.80
 _FAULT_S = 30
 _MOST = 200
 _CEILING, _READS = "pinned copies", "reads alone, tmpfs"
+_CHECKED = "restore, tmpfs, checked"
 _RESTORES = (
     *("restore, tmpfs, first", "restore, tmpfs, again"),
     *("restore, page-cache, again", "restore, pinned"),
@@ -63,7 +66,8 @@ def page(raw: Row) -> str:
 
 
 def _section(title: str, lines: Iterator[str]) -> list[str]:
-    return [f"## {title}", "", *lines, ""]
+    found = list(lines)
+    return [f"## {title}", "", *found, *([""] if found[-1] else [])]
 
 
 def _decoding(rows: list[Row]) -> Iterator[str]:
@@ -85,78 +89,95 @@ def _decoding(rows: list[Row]) -> Iterator[str]:
 def _together(ways: Mapping[str, Row]) -> Iterator[str]:
     yield _AT_ONCE
     yield ""
-    yield "| what | together GB/s | spread | of the buses | rank by rank GB/s | path |"
-    yield "|---|---|---|---|---|---|"
     ceiling = median(ways[_CEILING]["together_gbps"])
-    for way, row in ways.items():
-        if "checked" in way:
-            continue
-        rates, ranks = row["together_gbps"], row["ranks"]
-        each = " and ".join(f"{median(rank['gbps']):.1f}" for rank in ranks)
-        yield (
-            f"| {way} | {median(rates):.1f} | {min(rates):.1f} to {max(rates):.1f} "
-            f"| {median(rates) / ceiling:.2f} | {each} | {ranks[0].get('path_ran', '')} |"
-        )
-    yield ""
+    head = ("what", "together GB/s", "spread", "of the buses", "rank by rank GB/s", "path")
+    yield from table(head, (_moves(w, row, ceiling) for w, row in ways.items() if w != _CHECKED))
     yield from _reached(ways, ceiling)
-    checked = ways["restore, tmpfs, checked"]["ranks"]
+    checked = ways[_CHECKED]["ranks"]
     same = "identical" if all(rank["identical"] for rank in checked) else "**different**"
-    yield ""
     yield f"Every tensor of both ranks, beside what the reference backend restores: {same}."
 
 
-def _reached(ways: Mapping[str, Row], ceiling: float) -> Iterator[str]:
+def _moves(way: str, row: Row, ceiling: float) -> tuple[object, ...]:
+    rates, ranks = row["together_gbps"], row["ranks"]
+    spread = f"{min(rates):.1f} to {max(rates):.1f}"
+    each = " and ".join(f"{median(rank['gbps']):.1f}" for rank in ranks)
+    found = f"{median(rates):.1f}", spread, f"{median(rates) / ceiling:.2f}", each
+    return way, *found, ranks[0].get("path_ran", "")
+
+
+def _reached(ways: Mapping[str, Row], ceiling: float) -> list[str]:
     reads = median(ways[_READS]["together_gbps"])
-    yield f"| figure to reach: {_REACH:.2f} of the buses | found | reached | of reads alone |"
-    yield "|---|---|---|---|"
-    for way in (way for way in _RESTORES if way in ways):
-        rate = median(ways[way]["together_gbps"])
-        reached = "yes" if rate >= _REACH * ceiling else "**no**"
-        share = "" if "pinned" in way else f"{rate / reads:.2f}"
-        yield f"| {way} | {rate / ceiling:.2f} | {reached} | {share} |"
+    rates = {way: median(ways[way]["together_gbps"]) for way in _RESTORES if way in ways}
+    head = (f"figure to reach: {_REACH:.2f} of the buses", "found", "reached", "of reads alone")
+    rows = (
+        (
+            way,
+            f"{rate / ceiling:.2f}",
+            yes(rate >= _REACH * ceiling),
+            "" if "pinned" in way else f"{rate / reads:.2f}",
+        )
+        for way, rate in rates.items()
+    )
+    return table(head, rows)
+
+
+_LOADED = ("model", "loader", "GB", "loader s", "GB/s", "`LLM()` s", "beyond dummy s", "tokens")
 
 
 def _large(rows: list[Row]) -> Iterator[str]:
     yield _LARGE
     yield ""
-    yield "| model | loader | GB | loader s | GB/s | `LLM()` s | beyond dummy s | tokens |"
-    yield "|---|---|---|---|---|---|---|---|"
     dummy = next(row["engine_s"] for row in rows if row["name"] == "dummy")
-    frozen = _actions(rows, "freeze")
-    nbytes = frozen[0]["value"]["nbytes"]
-    for row in rows:
-        yield _loaded(row, nbytes, dummy)
-    yield ""
-    yield "| action on the live engine | s | GB/s |"
-    yield "|---|---|---|"
-    yield _moved("freeze to tmpfs", frozen, nbytes)
-    hot = next(row["done"] for row in rows if row["name"] == "thaw, again")
-    pinned = [each["action"] for each in hot].index("pin")
-    yield _moved("restore in place from tmpfs", _only(hot[:pinned], "restore"), nbytes)
-    yield _moved("pin", hot[pinned : pinned + 1], nbytes)
-    yield _moved("restore in place from pinned memory", _only(hot[pinned:], "restore"), nbytes)
+    nbytes = frozen_nbytes(rows)
+    yield from table(_LOADED, (_loaded(row, nbytes, dummy) for row in rows))
+    cold, pinned = restores(rows)
+    actions = {
+        "freeze to tmpfs": _actions(rows, "freeze"),
+        "restore in place from tmpfs": cold,
+        "pin": _actions(rows, "pin"),
+        "restore in place from pinned memory": pinned,
+    }
+    moved = (_moved(what, done, nbytes) for what, done in actions.items())
+    yield from table(("action on the live engine", "s", "GB/s"), moved)
     differing = sum(len(each["value"]["differences"]) for each in _actions(rows, "verify"))
     compared = _actions(rows, "verify")[0]["value"]["tensors"]
-    yield ""
     yield f"Compared in place with the snapshot: {compared:,} tensors, {differing} differ."
 
 
-def _loaded(row: Row, nbytes: int, dummy: float) -> str:
+def frozen_nbytes(rows: list[Row]) -> int:
+    """Return the size of the large model's snapshot."""
+    return int(_actions(rows, "freeze")[0]["value"]["nbytes"])
+
+
+def weights_s(row: Row) -> float:
+    """Return how long the slowest rank's loader took."""
+    # The first lines are of the start; a rank of the default loader may say nothing.
+    return float(max(row["weights_s"][: None if row["name"] == "default" else 2]))
+
+
+def restores(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the restores in place from the file, and those once it was pinned."""
+    done = next(row["done"] for row in rows if row["name"] == "thaw, again")
+    pinned = [each["action"] for each in done].index("pin")
+    return _only(done[:pinned], "restore"), _only(done[pinned:], "restore")
+
+
+def _loaded(row: Row, nbytes: int, dummy: float) -> tuple[object, ...]:
     name, engine_s = row["name"], row["engine_s"]
     shown = [row["model"], name, f"{nbytes / 1e9:.1f}"]
     if name == "dummy":
-        return f"| {' | '.join([*shown, '', '', f'{engine_s:.1f}', '', ''])} |"
-    # The first lines are of the start; a rank of the default loader may say nothing.
-    weights = max(row["weights_s"][: len(row["weights_s"]) if name == "default" else 2])
+        return *shown, "", "", f"{engine_s:.1f}", "", ""
+    weights = weights_s(row)
     same = {each["equal"] for each in _only(row["done"], "decode")}
     tokens = "first decoded" if name == "default" else "equal" if same == {True} else "**differ**"
     rates = [f"{weights:.2f}", f"{nbytes / weights / 1e9:.1f}", f"{engine_s:.1f}"]
-    return f"| {' | '.join([*shown, *rates, f'{engine_s - dummy:.1f}', tokens])} |"
+    return *shown, *rates, f"{engine_s - dummy:.1f}", tokens
 
 
-def _moved(what: str, actions: list[Row], nbytes: int) -> str:
+def _moved(what: str, actions: list[Row], nbytes: int) -> tuple[object, ...]:
     elapsed_s = median(each["elapsed_s"] for each in actions)
-    return f"| {what} | {elapsed_s:.2f} | {nbytes / elapsed_s / 1e9:.1f} |"
+    return what, f"{elapsed_s:.2f}", f"{nbytes / elapsed_s / 1e9:.1f}"
 
 
 def _actions(rows: list[Row], name: str) -> list[Row]:
@@ -170,14 +191,15 @@ def _only(done: list[Row], name: str) -> list[Row]:
 def _faults(rows: list[Row]) -> Iterator[str]:
     yield f"Seconds from its first word in the log until the process ended: at most {_FAULT_S}."
     yield ""
-    yield "| fault | s | ended | what was said |"
-    yield "|---|---|---|---|"
-    for row in rows:
-        ended = "hung" if row["hung"] else f"status {row['status']}"
-        said = row["sign"][0] if row["sign"] else "**nothing**"
-        passed = "" if row["passed"] else " (**not as it should**)"
-        until_s = f"{row['sign_to_end_s']:.1f}" if "sign_to_end_s" in row else ""
-        yield f"| {row['name']} | {until_s} | {ended}{passed} | {_short(said)} |"
+    yield from table(("fault", "s", "ended", "what was said"), map(_fault, rows))
+
+
+def _fault(row: Row) -> tuple[object, ...]:
+    ended = "hung" if row["hung"] else f"status {row['status']}"
+    said = row["sign"][0] if row["sign"] else "**nothing**"
+    passed = "" if row["passed"] else " (**not as it should**)"
+    until_s = f"{row['sign_to_end_s']:.1f}" if "sign_to_end_s" in row else ""
+    return row["name"], until_s, f"{ended}{passed}", _short(said)
 
 
 def _short(said: str) -> str:

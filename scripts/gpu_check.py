@@ -15,7 +15,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_place import ROOT, WRAP_UP_S, Place, describe_machine, prepare, run_until, say
+from gpu_place import ROOT, WRAP_UP_S, Place, prepared, run_until, say
 from result_log import read_log
 
 TESTS = ["tests/parity", "tests/backends", "tests/thaw/test_reference.py", "tests/thaw/cuda"]
@@ -55,12 +54,7 @@ class Tally:
 def main() -> int:
     options = parse()
     deadline = time.monotonic() + options.limit_s
-    with tempfile.TemporaryDirectory(prefix="thaw-gpu-check-") as folder:
-        place = Place(Path(folder, "site"), Path(folder, "peers"), options.output.resolve())
-        place.output.mkdir(parents=True, exist_ok=True)
-        prepare(place, options.wheels)
-        machine = describe_machine(place, options.wheels)
-        say(json.dumps(machine, indent=1))
+    with prepared(options.output, options.wheels) as (place, machine):
         place.run("-m", "thaw", "backends")
         statuses = []
         if not options.bench_only:

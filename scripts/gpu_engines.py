@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpu_place import ROOT, Place, describe_machine, prepare, run_until, say
+from gpu_place import ROOT, prepared, run_until
 
 _ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -44,12 +43,7 @@ PARTS: Mapping[str, tuple[list[str], Mapping[str, str]]] = {
 def main() -> int:
     options = parse()
     deadline = time.monotonic() + options.limit_s
-    with tempfile.TemporaryDirectory(prefix="thaw-gpu-engines-") as folder:
-        place = Place(Path(folder, "site"), Path(folder, "peers"), options.output.resolve())
-        place.output.mkdir(parents=True, exist_ok=True)
-        prepare(place, options.wheels, options.bundle)
-        machine = describe_machine(place, options.wheels)
-        say(machine)
+    with prepared(options.output, options.wheels, options.bundle) as (place, machine):
         (script, *first), more = PARTS[options.part]
         command = [sys.executable, str(ROOT / "benchmarks" / script)]
         # Of `engines.py` the commit belongs before the command.

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -54,12 +56,27 @@ class Place:
         )
 
 
-def prepare(place: Place, wheels: Path | None, bundle: Path | None = None) -> None:
-    """Unpack wheels, and make the entry points of the checkout visible.
+@contextmanager
+def prepared(
+    output: Path, wheels: Path | None, bundle: Path | None = None
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Install for as long as the block runs; give the place and a description of the machine.
 
     Args:
+        wheels: a folder.
         bundle: a tar archive of what lies in a folder of installed packages.
     """
+    with tempfile.TemporaryDirectory(prefix="thaw-gpu-") as folder:
+        place = Place(Path(folder, "site"), Path(folder, "peers"), output.resolve())
+        place.output.mkdir(parents=True, exist_ok=True)
+        prepare(place, wheels, bundle)
+        machine = describe_machine(place, wheels)
+        say(json.dumps(machine, indent=1))
+        yield place, machine
+
+
+def prepare(place: Place, wheels: Path | None, bundle: Path | None) -> None:
+    """Unpack wheels, and make the entry points of the checkout visible."""
     place.site.mkdir(parents=True)
     if bundle:
         with tarfile.open(bundle) as archive:
