@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +14,10 @@ from tables import cell, seconds, table, yes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-ON_GPU, FIGURES, ON_CPU = "engines.json", "engine_figures.json", "engines_cpu.json"
+FILES = (
+    *("engines.json", "engine_modes.json", "engine_figures.json", "engine_figures_more.json"),
+    "engines_cpu.json",
+)
 NOT_MEASURED = "Not measured yet."
 DECODING = """\
 Small models with random weights. One fresh process decodes several prompts with vLLM's default
@@ -30,15 +33,18 @@ starts. *weights*: what the loader says it took. *load_model*: all that the work
 model. *beyond dummy*: how much longer `LLM()` took than with `load_format="dummy"`. *extra*: the
 most that torch held on the device meanwhile, beyond what it kept. *equal*: an engine decodes the
 tokens and logprobs that the first one with weights did. A snapshot that nobody has read since it
-was written loads more slowly the first time, which is all there is of some shapes
-([notes.md](notes.md))."""
+was written loads more slowly the first time ([notes.md](notes.md)): that start is named *just
+written*, and of a shape that has none the first start with thaw is such a one."""
+MODES = """\
+A small Llama in fresh processes: one with the default loader decodes and freezes its live engine,
+the next loads that snapshot and decodes after each step; tokens and logprobs must be the same."""
 
 
 def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
     """Return what the page holds, by path; nothing where nothing was measured."""
     found = {
         name: json.loads((results / name).read_text())
-        for name in (ON_GPU, FIGURES, ON_CPU)
+        for name in FILES
         if (results / name).exists()
     }
     return {folder / "engines.md": page(found)} if found else {}
@@ -54,7 +60,8 @@ def page(found: Mapping[str, Row]) -> str:
         *(f"- {_run(name, raw)}" for name, raw in found.items()),
         "",
         *_decoding(list(found.values())),
-        *_figures(next((raw for raw in found.values() if "figures" in raw), {})),
+        *_modes([row for raw in found.values() for row in raw.get("modes", [])]),
+        *_figures([row for raw in found.values() for row in raw.get("figures", [])]),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -101,8 +108,27 @@ def _failures(found: Mapping[tuple[str, str], Mapping[Column, Sequence[Row]]]) -
     return [*lines, ""] if lines else []
 
 
-def _figures(raw: Row) -> list[str]:
-    found = shapes(raw)
+def _modes(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    said = [
+        (row["mode"], f"`{cell(json.dumps(row['engine']))}`", what, row.get("tokens", ""), ended)
+        for row in rows
+        for what, ended in _ends(row)
+    ]
+    head = ("mode", "arguments of `LLM`", "what", "tokens", "as it must be")
+    return ["## CUDA graphs and sleep mode", "", MODES, "", *table(head, said)]
+
+
+def _ends(row: Row) -> Iterator[tuple[str, str]]:
+    if "error" in row:
+        yield "", f"**failed**: {cell(row['error'])[:300]}"
+    for what, good in row.get("found", {}).items():
+        yield what, yes(good)
+
+
+def _figures(rows: Sequence[Row]) -> list[str]:
+    found = shapes(rows)
     main = next((shape for shape in found if shape.name == SHAPE), Shape(SHAPE, []))
     asked = [(each.what, each.found, yes(each.reached)) for each in figures(main)]
     lines = [

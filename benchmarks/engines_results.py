@@ -105,8 +105,7 @@ class Shape:
         return next((str(row["error"]) for row in self.of(way) if "error" in row), "")
 
 
-def shapes(raw: Row) -> list[Shape]:
-    rows = raw.get("figures", [])
+def shapes(rows: Sequence[Row]) -> list[Shape]:
     return [Shape(name, rows) for name in dict.fromkeys(row["shape"] for row in rows)]
 
 

@@ -240,3 +240,26 @@ def tables(page: str) -> list[str]:
     )
     shown = [line for line in page.splitlines() if line.startswith(("| ", "- "))]
     return re.findall(r"\d[\d.]*", asked.sub("", "\n".join(shown)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"found": {"loaded": True}, "tokens": 256}, "| loaded | 256 | yes |"),
+        ({"found": {"loaded": False}, "tokens": 256}, "| loaded | 256 | **no** |"),
+        ({"error": "default: no | memory"}, "|  |  | **failed**: default: no \\| memory |"),
+    ],
+)
+def test_modes_say_what_was_as_it_must_be(
+    raw: dict[str, Any], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    modes = [{"mode": "graphs", "engine": {"enforce_eager": False}} | change]
+    page = made(tmp_path, engines=raw, engine_modes=raw | {"modes": modes, "figures": []})
+    assert f'| graphs | `{{"enforce_eager": false}}` {said}' in page
+
+
+def test_shapes_come_from_every_file_that_has_some(raw: dict[str, Any], tmp_path: Path) -> None:
+    others = [row | {"shape": "Other-7B"} for row in raw["figures"]]
+    page = made(tmp_path, engine_figures=raw, engine_figures_more=raw | {"figures": others})
+    assert f"### {SHAPE}" in page
+    assert "### Other-7B" in page

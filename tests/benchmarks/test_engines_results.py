@@ -71,3 +71,9 @@ def test_every_comparison_ended_well(name: str) -> None:
 def test_the_weights_decide_what_is_decoded() -> None:
     decoded = {row["name"]: row["decoded_sha256"] for row in rows("engines_cpu.json")}
     assert len(set(decoded.values())) == len(decoded)
+
+
+def test_every_mode_ended_well() -> None:
+    rows = json.loads((RESULTS / "engine_modes.json").read_text())["modes"]
+    assert {row["mode"] for row in rows} == {"CUDA graphs", "sleep mode"}
+    assert all(row["passed"] and all(row["found"].values()) for row in rows)
