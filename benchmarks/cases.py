@@ -119,7 +119,7 @@ def catalogue(settings: Settings) -> dict[str, Case]:
 def _native(processes: int) -> list[Case]:
     name = BACKENDS[0]
     return [
-        Case("freeze", "tmpfs", name, again=1, plain=True),
+        Case("freeze", "tmpfs", name, again=2, plain=True),
         Case("restore", "tmpfs", name, processes=processes),
         Case("restore", "pinned", name),
         Case("freeze", "disk", name, again=1, plain=True),

@@ -124,18 +124,18 @@ class Bench:
 
         plain: Times = {}
         row: Row = {"shape": self.shape, "way": "freeze/tmpfs", "samples_s": [], "plain_s": plain}
+        # Each write comes right after a file as large was removed: memory that a virtual machine
+        # has not touched, or not for seconds, is far slower.
+        nbytes = sum(file.stat().st_size for file in self.places.model.iterdir())
         if self.places.on_disk:
-            # Once before: memory that a virtual machine has never touched is far slower.
-            nbytes = sum(file.stat().st_size for file in self.places.model.iterdir())
             write_plainly(self.places.snapshot.parent, self.device, nbytes, "buffered", {})
         for _ in range(times):
             self.places.snapshot.unlink(missing_ok=True)
+            if self.places.on_disk:
+                write_plainly(self.places.snapshot.parent, self.device, nbytes, "buffered", plain)
             report = thaw_vllm.freeze_model_tp(llm, self.places.snapshot)
             row["samples_s"].append(report.elapsed_s)
             row |= {"nbytes": report.nbytes, "tensors": report.tensors}
-            if self.places.on_disk:
-                folder = self.places.snapshot.parent
-                write_plainly(folder, self.device, report.nbytes, "buffered", plain)
         self.rows.append(row)
 
     def hot(self, llm: Any, way: str, path: Path, times: int, *, pinned: bool) -> None:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -177,6 +178,8 @@ def main() -> int:
         each.add_argument("--engine", type=json.loads, default={}, help="arguments of LLM, as JSON")
         each.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    # So that a run that is stopped from outside keeps its rows.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return int(args.run(args, Results(args.out, device, args.commit), device))
 
