@@ -13,9 +13,18 @@
 #include <thread>
 
 namespace {
-constexpr int OUT_OF_MEMORY = 2, NOT_READY = 600;
+constexpr int OUT_OF_MEMORY = 2, INVALID_HANDLE = 400, NOT_READY = 600, DEVICES = 8;
+
+char contexts[DEVICES];
+thread_local void* current = nullptr;
+
+struct Function {
+    bool copies;
+    void* context;
+};
 
 struct Stream {
+    void* context = current;
     std::mutex mutex;
     std::condition_variable changed;
     std::deque<std::function<void()>> work;
@@ -60,17 +69,22 @@ bool refuses(const char* what) {
     const char* told = getenv("FAKE_CUDA_REFUSES");
     return told && strstr(told, what);
 }
-char remainders_name, copy_name;
+
+// A real driver allows more; but each thread of the backend is to be where its device is.
+int add(void* handle, std::function<void()> item) {
+    auto* stream = static_cast<Stream*>(handle);
+    return stream->context == current ? stream->add(std::move(item)) : INVALID_HANDLE;
+}
 }  // namespace
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
 API cuInit(unsigned) { return 0; }
-API cuDeviceGetCount(int* count) { return *count = 1, 0; }
+API cuDeviceGetCount(int* count) { return *count = DEVICES, 0; }
 API cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
-API cuDevicePrimaryCtxRetain(void** context, int) { return *context = &copy_name, 0; }
-API cuCtxGetCurrent(void** context) { return *context = nullptr, 0; }
-API cuCtxSetCurrent(void*) { return 0; }
+API cuDevicePrimaryCtxRetain(void** context, int device) { return *context = &contexts[device], 0; }
+API cuCtxGetCurrent(void** context) { return *context = current, 0; }
+API cuCtxSetCurrent(void* context) { return current = context, 0; }
 API cuStreamCreate(void** stream, unsigned) { return *stream = new Stream, 0; }
 API cuStreamDestroy_v2(void*) { return 0; }
 API cuStreamSynchronize(void* handle) {
@@ -85,7 +99,7 @@ API cuStreamQuery(void* handle) {
     return stream->idle() ? 0 : NOT_READY;
 }
 API cuStreamWriteValue32_v2(void* stream, uint64_t to, uint32_t value, unsigned) {
-    return static_cast<Stream*>(stream)->add([=] {
+    return add(stream, [=] {
         std::atomic_thread_fence(std::memory_order_release);
         *reinterpret_cast<volatile uint32_t*>(to) = value;
     });
@@ -102,29 +116,31 @@ API cuMemAlloc_v2(uint64_t* address, size_t nbytes) {
 API cuMemFree_v2(uint64_t address) { return free(reinterpret_cast<void*>(address)), 0; }
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t nbytes, void* stream) {
     if (refuses("cuMemcpyHtoDAsync")) return OUT_OF_MEMORY;
-    return static_cast<Stream*>(stream)->add([=] { memcpy(reinterpret_cast<void*>(to), from, nbytes); });
+    return add(stream, [=] { memcpy(reinterpret_cast<void*>(to), from, nbytes); });
 }
 API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t nbytes, void* stream) {
-    return static_cast<Stream*>(stream)->add([=] { memcpy(to, reinterpret_cast<void*>(from), nbytes); });
+    return add(stream, [=] { memcpy(to, reinterpret_cast<void*>(from), nbytes); });
 }
 API cuMemsetD8Async(uint64_t to, uint8_t value, size_t nbytes, void* stream) {
-    return static_cast<Stream*>(stream)->add([=] { memset(reinterpret_cast<void*>(to), value, nbytes); });
+    return add(stream, [=] { memset(reinterpret_cast<void*>(to), value, nbytes); });
 }
-API cuModuleLoadData(void** module, const void*) { return *module = &copy_name, 0; }
-API cuModuleGetFunction(void** function, void*, const char* name) {
-    return *function = strcmp(name, "thaw_copy") ? &remainders_name : &copy_name, 0;
+API cuModuleLoadData(void** module, const void*) { return *module = current, 0; }
+API cuModuleGetFunction(void** function, void* module, const char* name) {
+    return *function = new Function{!strcmp(name, "thaw_copy"), module}, 0;
 }
 API cuLaunchKernel(void* kernel, unsigned blocks, unsigned, unsigned, unsigned, unsigned, unsigned,
                    unsigned, void* stream, void** arguments, void**) {
+    auto* function = static_cast<Function*>(kernel);
+    if (function->context != current) return INVALID_HANDLE;
     auto* first = *static_cast<uint64_t**>(arguments[0]);
-    if (kernel == &copy_name)
-        return static_cast<Stream*>(stream)->add([=] {
+    if (function->copies)
+        return add(stream, [=] {
             for (unsigned i = 0; i < blocks; ++i)
                 memcpy(reinterpret_cast<void*>(first[3 * i + 1]),
                        reinterpret_cast<void*>(first[3 * i]), first[3 * i + 2]);
         });
     auto* found = *static_cast<uint32_t**>(arguments[1]);
-    return static_cast<Stream*>(stream)->add([=] {
+    return add(stream, [=] {
         for (unsigned i = 0; i < blocks; ++i)
             found[i] = remainder(reinterpret_cast<uint8_t*>(first[2 * i]), first[2 * i + 1]);
     });

@@ -14,6 +14,7 @@ from thaw_native import _native
 
 SEED, COUNT = int(sys.argv[1]), int(sys.argv[2])
 PTX = b"no text"
+DEVICES = 8
 
 
 class Case:
@@ -37,13 +38,14 @@ class Case:
             self.payload[start : start + nbytes] = choose.randbytes(nbytes)
         self.path = path
         self.memory = [ctypes.create_string_buffer(n + 3) for _, n in self.extents]
+        self.device, self.checks_there = choose.randrange(DEVICES), choose.random() < 0.8
         self.settings = _native.Settings(
             choose.choice([1, 2, 5]),
             choose.choice([4096, 65536, 1 << 20]),
             choose.choice([4096, 16384, 1 << 20]),
             choose.choice([1, 2, 3]),
             choose.choice(["auto", "buffered", "direct"]),
-            choose.random() < 0.8,
+            self.checks_there,
         )
 
     def triples(self) -> list[tuple[int, int, int]]:
@@ -68,12 +70,12 @@ class Case:
             expected = self.digests() if digests else []
             chunks = self.chunks if digests else None
             pinned = None
-            if digests and SEED % 3 == 0 and self.settings:
+            if digests and SEED % 3 == 0 and self.checks_there:
                 held = ctypes.create_string_buffer(self.path.read_bytes(), size)
                 pinned = ctypes.addressof(held)
             _native.read(
-                *(file.fileno(), pinned, size, self.triples(), chunks, expected, 0, PTX),
-                *(self.settings, moved.append),
+                *(file.fileno(), pinned, size, self.triples(), chunks, expected),
+                *(self.device, PTX, self.settings, moved.append),
             )
         assert sum(moved) == sum(nbytes for _, nbytes in self.extents)
         for (start, nbytes), memory in zip(self.extents, self.memory, strict=True):
@@ -90,8 +92,8 @@ class Case:
             size = self.base + self.nbytes
             try:
                 _native.read(
-                    *(file.fileno(), None, size, self.triples(), self.chunks, digests, 0, PTX),
-                    *(self.settings, None),
+                    *(file.fileno(), None, size, self.triples(), self.chunks, digests),
+                    *(self.device, PTX, self.settings, None),
                 )
             except _native.NativeError as error:
                 first = self.base + where // self.chunk_nbytes * self.chunk_nbytes
@@ -108,10 +110,29 @@ class Case:
         with self.path.open("w+b") as file:
             os.ftruncate(file.fileno(), self.base + self.nbytes)
             _, crcs = _native.write(
-                *(file.fileno(), there, here, self.chunks, 0, PTX, self.settings, None)
+                *(file.fileno(), there, here, self.chunks, self.device, PTX, self.settings, None)
             )
         assert self.path.read_bytes() == bytes(self.base) + self.payload
         assert crcs == self.digests()
+
+
+def check_devices(path: Path) -> None:
+    """Read to one device after the other, whose lanes do not all fit into the pool."""
+    nbytes, chunk_nbytes = 1 << 20, 1 << 16
+    payload = random.Random(SEED).randbytes(nbytes)
+    path.write_bytes(payload)
+    parts = [payload[i : i + chunk_nbytes] for i in range(0, nbytes, chunk_nbytes)]
+    settings = _native.Settings(16, 8 << 20, 512 << 10, 8, "buffered", True)
+    assert DEVICES * 8 * (8 << 20) > _native.MAX_POOL_NBYTES
+    for device in (*range(DEVICES), *range(DEVICES)):
+        memory = ctypes.create_string_buffer(nbytes)
+        extents = [(0, ctypes.addressof(memory), nbytes)]
+        with path.open("rb") as file:
+            _native.read(
+                *(file.fileno(), None, nbytes, extents, (0, nbytes, chunk_nbytes)),
+                *([crc32c(part) for part in parts], device, PTX, settings, None),
+            )
+        assert memory.raw == payload
 
 
 def main() -> None:
@@ -124,6 +145,7 @@ def main() -> None:
             case.check_read(digests=False)
             case.check_write(choose)
             case.check_flipped(choose)
+        check_devices(Path(folder, "payload"))
     print("done")
 
 

@@ -78,6 +78,57 @@ def test_transfers_through_a_driver_that_works_late(fake_driver: Path, seed: int
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+def test_a_pinned_source_is_not_left_unchecked(fake_driver: Path) -> None:
+    program = """
+import ctypes, tempfile
+from thaw_native import _native
+memory = ctypes.create_string_buffer(4096)
+address = ctypes.addressof(memory)
+settings = _native.Settings(1, 4096, 4096, 1, "auto", False)
+with tempfile.TemporaryFile() as file:
+    file.truncate(4096)
+    extents, chunks = [(0, address, 4096)], (0, 4096, 4096)
+    _native.read(file.fileno(), address, 4096, extents, chunks, [0], 0, b"", settings, None)
+"""
+    environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "ValueError: what comes from page-locked memory is checked" in done.stderr
+
+
+def test_a_forked_process_has_a_pool_of_its_own(fake_driver: Path, tmp_path: Path) -> None:
+    program = f"""
+import ctypes, os, sys, threading
+from thaw_native import _native
+nbytes = 256 << 20
+memory = ctypes.create_string_buffer(nbytes)
+settings = _native.Settings(2, 32 << 20, 1 << 20, 12, "buffered", True)
+file = open({str(tmp_path / "payload")!r}, "w+b")
+file.truncate(nbytes)
+forked = []
+def fork(moved):
+    # All of the pool is on loan now.
+    if not forked:
+        forked.append(os.fork())
+        if not forked[0]:
+            direct = _native.Settings(2, 1 << 20, 1 << 20, 2, "direct", True)
+            read(direct, None)
+            os._exit(0)
+def read(settings, progress):
+    extents = [(1, ctypes.addressof(memory) + 1, nbytes - 1)]
+    device = None if progress is None else 0
+    _native.read(
+        file.fileno(), None, nbytes, extents, None, [], device, b"", settings, progress
+    )
+read(settings, fork)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]))
+"""
+    environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, check=False, timeout=60)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("call", ["cuMemHostRegister", "cuMemAlloc", "cuMemcpyHtoDAsync"])
 def test_a_driver_that_refuses_is_an_error_and_no_hang(fake_driver: Path, call: str) -> None:
     done = run_on(fake_driver, 1, 5, refuses=call)

@@ -1,6 +1,6 @@
 //! Lanes of bounce memory, kept for the life of the process: page-locking memory is dear.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::cuda::{Device, Registration, Stream};
@@ -167,11 +167,30 @@ impl Lane {
 struct Pool {
     idle: Vec<Lane>,
     taken_nbytes: u64,
+    process: u32,
+}
+
+impl Pool {
+    /// Locks the pool. A forked process begins anew: what threads of its parent had on loan does
+    /// not come back to it, and what the driver registered is its parent's.
+    fn lock() -> MutexGuard<'static, Pool> {
+        let mut pool = POOL.lock().unwrap();
+        let process = std::process::id();
+        if pool.process != process {
+            std::mem::take(&mut pool.idle)
+                .into_iter()
+                .for_each(std::mem::forget);
+            pool.taken_nbytes = 0;
+            pool.process = process;
+        }
+        pool
+    }
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
     idle: Vec::new(),
     taken_nbytes: 0,
+    process: 0,
 });
 static RETURNED: Condvar = Condvar::new();
 /// How often one who waits for memory is asked whether it still wants it.
@@ -189,7 +208,7 @@ impl Loan {
         device: Option<Device>,
         wait: impl Fn() -> bool,
     ) -> Result<Option<Loan>> {
-        let mut pool = POOL.lock().unwrap();
+        let mut pool = Pool::lock();
         loop {
             if let Some(index) = pool.idle.iter().position(|lane| lane.shape == shape) {
                 let lane = Some(pool.idle.swap_remove(index));
@@ -199,6 +218,11 @@ impl Loan {
             while pool.taken_nbytes + needed > MAX_NBYTES && !pool.idle.is_empty() {
                 let lane = pool.idle.swap_remove(0);
                 pool.taken_nbytes -= lane.shape.nbytes();
+                drop(lane);
+                if let Some(device) = device {
+                    // A lane of another device has left this thread in its context.
+                    device.enter()?;
+                }
             }
             // Lanes without bounce memory are small, and those who wait for bounce memory to be given
             // back wait for who holds one of these.
@@ -219,7 +243,7 @@ impl Loan {
         match Lane::new(shape, device) {
             Ok(lane) => Ok(Loan { lane: Some(lane) }),
             Err(error) => {
-                POOL.lock().unwrap().taken_nbytes -= shape.nbytes();
+                Pool::lock().taken_nbytes -= shape.nbytes();
                 RETURNED.notify_all();
                 Err(error)
             }
@@ -234,7 +258,7 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(lane) = self.lane.take() {
-            POOL.lock().unwrap().idle.push(lane);
+            Pool::lock().idle.push(lane);
             RETURNED.notify_all();
         }
     }

@@ -134,10 +134,19 @@ fn read(
                 "host memory is read from the file itself",
             ));
         }
+        // No worker of the host sees what the device copies.
+        (Some(_), Source::Pinned { .. })
+            if job.ledger().is_some() && !settings.digests_on_device =>
+        {
+            return Err(PyValueError::new_err(
+                "what comes from page-locked memory is checked on the device",
+            ));
+        }
         (Some(ordinal), _) => {
             let (share_nbytes, readers) = (settings.share_nbytes, settings.threads - 1);
             let slots = submit::slots(&source, settings.slots);
-            let shared = on_device(&job, ordinal, ptx, &Settings { slots, ..settings }, 1)?;
+            let settings = Settings { slots, ..settings };
+            let shared = py.detach(|| on_device(&job, ordinal, ptx, &settings, 1))?;
             let (feed, workers) = match source {
                 Source::Pinned { .. } => (Feed::new(&job, share_nbytes, 0), 0),
                 Source::File(_) => {
@@ -148,7 +157,9 @@ fn read(
             };
             // SAFETY: as above.
             let work = |worker| unsafe { shared.read(&source, &feed, worker) };
-            job.control.run(py, 1 + workers, progress, work)?
+            let ended = job.control.run(py, 1 + workers, progress, work);
+            py.detach(|| drop(shared));
+            ended?
         }
     };
     ended?;
@@ -186,7 +197,7 @@ fn write(
         &settings,
     );
     let file = File::to_write(fd, settings.io);
-    file.reserve(chunks.offset, chunks.nbytes);
+    py.detach(|| file.reserve(chunks.offset, chunks.nbytes));
     let progress = progress.as_ref();
     let threads = settings.threads.min(job.control.pieces().len());
     let ended = match device {
@@ -195,10 +206,12 @@ fn write(
             host::write(&job, &file)
         })?,
         Some(ordinal) => {
-            let shared = on_device(&job, ordinal, ptx, &settings, threads)?;
+            let shared = py.detach(|| on_device(&job, ordinal, ptx, &settings, threads))?;
             // SAFETY: as above.
             let work = |worker| unsafe { shared.write(&file, worker) };
-            job.control.run(py, threads, progress, work)?
+            let ended = job.control.run(py, threads, progress, work);
+            py.detach(|| drop(shared));
+            ended?
         }
     };
     ended?;
