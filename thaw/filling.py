@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from thaw_format import (
@@ -36,6 +37,7 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     singles = plan_singles(snapshot, targets)
     others = {name: target for name, target in targets.items() if name not in singles}
     layout = layout_tensors(others)
+    _check_apart(layout)
     clusters = _clusters(snapshot, others)
     twins = _check_aliasing(clusters, layout.tensors)
     extents = list(singles.values())
@@ -52,6 +54,22 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     nbytes = sum(extent.nbytes for _, extent in extents)
     reads = plan_reads(snapshot, extents)
     return RestorePlan(nbytes, reads, len(targets), lambda: targets, tuple(copies), tuple(compared))
+
+
+def _check_apart(layout: Layout) -> None:
+    """Refuse memory that several storages of torch share: what fills one would change another."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, spec in layout.tensors.items():
+        names[spec.storage].append(name)
+    spans = sorted(
+        (str(memory.device), memory.data_ptr(), memory.data_ptr() + memory.numel(), index)
+        for index, memory in enumerate(layout.memory)
+        if memory.numel()
+    )
+    for (place, _, end, one), (other_place, start, _, two) in pairwise(spans):
+        if place == other_place and start < end:
+            listed = _listed((*names[one], *names[two]))
+            raise MismatchError(f"{listed} share memory in the target, by storages of their own")
 
 
 def _in_place(cluster: _Cluster, snapshot: Snapshot, layout: Layout) -> torch.Tensor:

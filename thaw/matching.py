@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
-from thaw_format import Snapshot, TensorSpec
+from thaw_format import Snapshot, TensorSpec, has_memory
 
 from .census import Census
 from .errors import MismatchError
+
+_SPECIAL = frozenset("*?[")
+"""Characters that mean something in patterns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,18 +39,28 @@ def select_names(known: Iterable[str], patterns: str | Sequence[str] | None) -> 
     if patterns is None:
         return known
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    if unused := [p for p in patterns if not any(_is_like(name, [p]) for name in known)]:
-        raise MismatchError.of("no tensor has a name like", [repr(p) for p in unused])
-    return [name for name in known if _is_like(name, patterns)]
+    plain, others = _parted(patterns)
+    unused = plain.difference(known)
+    unused.update(p for p in others if not any(fnmatchcase(name, p) for name in known))
+    if unused:
+        listed = [repr(pattern) for pattern in patterns if pattern in unused]
+        raise MismatchError.of("no tensor has a name like", listed)
+    return [name for name in known if _is_like(name, plain, others)]
 
 
 def literal(name: str) -> str:
     """Quote the characters that are special in patterns."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+    return "".join(f"[{c}]" if c in _SPECIAL else c for c in name)
 
 
-def _is_like(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _parted(patterns: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Part plain names, which are looked up, from patterns, which are tried one by one."""
+    others = [pattern for pattern in patterns if not _SPECIAL.isdisjoint(pattern)]
+    return set(patterns).difference(others), others
+
+
+def _is_like(name: str, plain: set[str], others: Sequence[str]) -> bool:
+    return name in plain or any(fnmatchcase(name, pattern) for pattern in others)
 
 
 def match(
@@ -87,8 +100,8 @@ def match(
 def _wanted(census: Census, patterns: str | Sequence[str] | None) -> Mapping[str, torch.Tensor]:
     if patterns is None:
         return census.tensors
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    return {name: each for name, each in census.tensors.items() if _is_like(name, patterns)}
+    plain, others = _parted([patterns] if isinstance(patterns, str) else patterns)
+    return {name: each for name, each in census.tensors.items() if _is_like(name, plain, others)}
 
 
 def _is_alike(spec: TensorSpec, target: torch.Tensor) -> bool:
@@ -97,9 +110,10 @@ def _is_alike(spec: TensorSpec, target: torch.Tensor) -> bool:
 
 
 def _is_plain(target: torch.Tensor) -> bool:
-    return target.layout == torch.strided and not (
-        target.is_meta or target.is_quantized or target.is_conj() or target.is_neg()
-    )
+    strange = target.is_meta or target.is_quantized or target.is_nested
+    if strange or target.layout != torch.strided or target.is_conj() or target.is_neg():
+        return False
+    return has_memory(target)
 
 
 def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]:
@@ -113,11 +127,13 @@ def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]
         )
     if target.is_meta:
         yield f"{name!r} is a meta tensor in the target: give it memory first (Module.to_empty)"
-    elif target.layout != torch.strided or target.is_quantized:
+    elif target.layout != torch.strided or target.is_quantized or target.is_nested:
         yield f"{name!r} is no plain strided tensor in the target"
     elif target.is_conj() or target.is_neg():
         # Its bytes are those of another tensor, and mean something else.
         yield f"{name!r} is a conjugated or negated view in the target"
+    elif not has_memory(target):
+        yield f"{name!r} has no memory for its elements in the target: its storage was freed"
 
 
 def _word(dtype: torch.dtype) -> str:

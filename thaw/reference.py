@@ -146,7 +146,7 @@ def _read_piece(source: Source, offset: int, parts: list[_Part], crc: int, *, ch
     bounce = [
         part.memory
         if part.memory is not None and part.memory.device.type == "cpu"
-        else torch.empty(part.nbytes, dtype=torch.uint8)
+        else torch.empty(part.nbytes, dtype=torch.uint8, device="cpu")
         for part in parts
     ]
     buffers = [host_buffer(memory) for memory in bounce]
@@ -168,7 +168,7 @@ def _gather(parts: list[_Part]) -> list[HostBuffer]:
     buffers = []
     for part in parts:
         if part.memory is None:
-            memory = torch.zeros(part.nbytes, dtype=torch.uint8)
+            memory = torch.zeros(part.nbytes, dtype=torch.uint8, device="cpu")
         else:
             memory = part.memory.cpu()
         buffer = host_buffer(memory)

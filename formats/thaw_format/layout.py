@@ -73,7 +73,12 @@ def layout_tensors(tensors: Mapping[str, torch.Tensor]) -> Layout:
         for piece in region.pieces:
             specs[piece.name] = _spec(plain[piece.name], len(storages), piece.start - region.start)
         storages.append(Storage(offset, nbytes))
-        memory.append(byte_view(plain[region.pieces[0].name], region.start, nbytes))
+        # Torch can have storages of several sizes for memory that is not its own.
+        widest = max(
+            (plain[piece.name] for piece in region.pieces),
+            key=lambda tensor: int(tensor.untyped_storage().nbytes()),
+        )
+        memory.append(byte_view(widest, region.start, nbytes))
         end = offset + nbytes
     return Layout(tuple(storages), tuple(memory), {name: specs[name] for name in plain})
 
@@ -133,6 +138,15 @@ def as_integers(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(_INTEGERS[tensor.dtype.itemsize])
 
 
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Say whether the storage of a plain strided tensor reaches to its last element."""
+    extent = tensor.nbytes if tensor.is_contiguous() else extent_nbytes(tensor)
+    if not extent:
+        return True
+    start = int(tensor.storage_offset()) * tensor.dtype.itemsize
+    return bool(start + extent <= tensor.untyped_storage().nbytes())
+
+
 def extent_nbytes(tensor: torch.Tensor) -> int:
     """Count the bytes from a tensor's first element to the end of its last."""
     return _spec(tensor, 0, 0).extent
@@ -143,13 +157,16 @@ def _spec(tensor: torch.Tensor, storage: int, offset: int) -> TensorSpec:
 
 
 def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+    strange = tensor.is_quantized or tensor.is_meta or tensor.is_nested
+    if strange or tensor.layout != torch.strided:
         what = "a meta tensor" if tensor.is_meta else "not a plain strided tensor"
         raise TypeError(f"tensor {name!r} is {what} and has no bytes to store")
     try:
         dtype_name(tensor.dtype)
     except TypeError as error:
         raise TypeError(f"tensor {name!r}: {error}") from None
+    if not has_memory(tensor):
+        raise TypeError(f"tensor {name!r} has no memory for its elements: its storage was freed")
     plain = tensor.detach()
     if plain.is_conj() or plain.is_neg():
         plain = plain.resolve_conj().resolve_neg()

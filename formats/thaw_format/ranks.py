@@ -130,6 +130,8 @@ def serialize_index(shards: tuple[ShardFile, ...]) -> bytes:
     for rank, shard in enumerate(shards):
         if (shard.shard.rank, shard.shard.size) != (rank, len(shards)):
             raise format_error("set-rank", f"is not rank {rank} of {len(shards)}", path=shard.path)
+        if shard.path.name != (expected := rank_file(rank, len(shards))):
+            raise format_error("set-file-name", f"is not called {expected!r}", path=shard.path)
         if shard.snapshot_id != shards[0].snapshot_id:
             raise format_error("set-snapshot-id", "is of another snapshot", path=shard.path)
     entries = [

@@ -28,6 +28,9 @@ def sealed(path: str | os.PathLike[str]) -> Iterator[FileTarget]:
     final = Path(os.path.realpath(path))
     if final.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if final.exists() and not final.is_file():
+        # A device or a pipe would be replaced by a file.
+        raise OSError(errno.EINVAL, "exists and is no regular file", os.fspath(path))
     _remove_abandoned(final)
     partial, fd = _create(final)
     try:
@@ -68,7 +71,7 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
 
 def _create(final: Path) -> tuple[Path, int]:
     while True:
-        partial = final.with_name(f".{final.name[:200]}.{secrets.token_hex(4)}{_SUFFIX}")
+        partial = final.with_name(f"{_prefix(final)}{secrets.token_hex(4)}{_SUFFIX}")
         fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,9 +81,14 @@ def _create(final: Path) -> tuple[Path, int]:
         os.close(fd)
 
 
+def _prefix(final: Path) -> str:
+    """Begin the names of partial files: a file system limits their bytes, not their characters."""
+    return f".{os.fsdecode(os.fsencode(final.name)[:200])}."
+
+
 def _remove_abandoned(final: Path) -> None:
     """Remove partial files of this name that no living writer holds locked."""
-    prefix = f".{final.name[:200]}."
+    prefix = _prefix(final)
     for name in os.listdir(final.parent):
         middle = name[len(prefix) : -len(_SUFFIX)]
         if not (name.startswith(prefix) and name.endswith(_SUFFIX) and len(middle) == 8):

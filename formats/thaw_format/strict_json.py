@@ -67,16 +67,20 @@ def dump_json(value: dict[str, Any]) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise format_error("json-unicode", f"text with a lone surrogate: {error}") from None
+    except RecursionError:
+        raise _too_deep() from None
     except ValueError as error:
+        if "Circular" in str(error):
+            raise _too_deep() from None
         raise format_error("json-number", f"{error}; store it as a string") from None
 
 
 def _check_keys(root: dict[str, Any]) -> None:
     # The json module would turn other keys into strings without a word.
     level: list[Any] = [root]
-    while level:
+    for _ in range(MAX_DEPTH):
         for container in level:
-            if type(container) is dict and not all(type(key) is str for key in container):
+            if isinstance(container, dict) and not all(type(key) is str for key in container):
                 other = next(key for key in container if type(key) is not str)
                 raise TypeError(f"{other!r} is no name: names and keys are strings")
         level = _children(level)
@@ -178,8 +182,8 @@ def _children(level: list[Any]) -> list[Any]:
     return [
         child
         for container in level
-        for child in (container.values() if type(container) is dict else container)
-        if type(child) is dict or type(child) is list
+        for child in (container.values() if isinstance(container, dict) else container)
+        if isinstance(child, (dict, list, tuple))
     ]
 
 

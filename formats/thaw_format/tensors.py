@@ -26,7 +26,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         verify_shard(shard)
         memory = []
         for storage in shard.storages:
-            memory.append(torch.empty(storage.nbytes, dtype=torch.uint8))
+            memory.append(torch.empty(storage.nbytes, dtype=torch.uint8, device="cpu"))
             shard.sources[0].read_into(storage.offset, [host_buffer(memory[-1])])
         return {
             name: tensor_view(memory[spec.storage], spec, spec.offset)
@@ -51,7 +51,7 @@ def write_tensors(
 
 
 def _write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequence[int]:
-    payload = torch.zeros(chunks.nbytes, dtype=torch.uint8)
+    payload = torch.zeros(chunks.nbytes, dtype=torch.uint8, device="cpu")
     for storage, memory in zip(layout.storages, layout.memory, strict=True):
         payload[storage.offset : storage.offset + storage.nbytes] = memory
     if chunks.nbytes:

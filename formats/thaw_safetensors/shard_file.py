@@ -24,7 +24,7 @@ def write_shard_file(
     """
     words = {name: dense_words(tensor) for name, tensor in tensors.items()}
     # Not even an empty slice may begin at address zero.
-    nothing = torch.empty(1, dtype=torch.uint8)
+    nothing = torch.empty(1, dtype=torch.uint8, device="cpu")
     specs = {
         name: TensorSpec(
             dtype=str(tensor.dtype).removeprefix("torch."),

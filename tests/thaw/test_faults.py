@@ -7,8 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,3 +186,31 @@ def test_nonsense_destinations(old: Path, path: str, error: type[OSError]) -> No
     with pytest.raises(error):
         thaw.freeze(tensors(2), old.parent / path)
     assert value_in(old) == 1
+
+
+def test_a_long_name_of_wide_characters(tmp_path: Path) -> None:
+    path = tmp_path / f"{'長' * 83}.thaw"
+    thaw.freeze(tensors(1), path)
+    assert value_in(path) == 1
+
+
+def test_a_rank_s_file_under_another_name_is_not_sealed(tmp_path: Path) -> None:
+    for rank in range(2):
+        shard = thaw.Shard(rank, 2)
+        thaw.freeze(tensors(rank), tmp_path / "m", shard=shard, snapshot_id="ab" * 16)
+    first, *_ = sorted((tmp_path / "m").iterdir())
+    first.rename(first.with_name("rank-0-of-2.thaw"))
+    with pytest.raises(thaw.FormatError, match=r"is not called 'rank-00000-of-00002\.thaw'"):
+        thaw.seal(tmp_path / "m")
+    assert not (tmp_path / "m" / "snapshot.json").exists()
+
+
+def test_metadata_that_contains_itself_or_has_keys_that_are_no_text(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = [endless]
+    with pytest.raises(thaw.FormatError, match="nested deeper than 32 levels"):
+        thaw.freeze(tensors(1), tmp_path / "m.thaw", metadata=endless)
+    for odd in (OrderedDict({1: 2}), {"inner": (OrderedDict({1: 2}),)}):
+        with pytest.raises(TypeError, match="1 is no name"):
+            thaw.freeze(tensors(1), tmp_path / "m.thaw", metadata=odd)
+    assert list(tmp_path.iterdir()) == []

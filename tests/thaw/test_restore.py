@@ -413,3 +413,12 @@ def test_tensors_that_share_bytes_are_no_singles(tmp_path: Path) -> None:
         assert plan_singles(snapshot, tensors).keys() == {"other"}
         apart = {name: tensor.clone() for name, tensor in tensors.items()}
         assert plan_singles(snapshot, apart).keys() == {"other"}
+
+
+def test_names_that_are_no_patterns_are_looked_up(tmp_path: Path) -> None:
+    names = ["a", "a.b", "a[0]", "a*"]
+    thaw.freeze({name: torch.ones(1) for name in names}, tmp_path / "a.thaw")
+    restored = thaw.restore(tmp_path / "a.thaw", names=["a", "a[[]0]"])
+    assert list(restored) == ["a", "a[0]"]
+    with pytest.raises(thaw.MismatchError, match=r"no tensor has a name like: 'c'; 'b\*'$"):
+        thaw.restore(tmp_path / "a.thaw", names=["c", "a", "b*"])

@@ -50,6 +50,12 @@ class CommandGroup(TyperGroup):
             else:
                 report(INTERRUPTION, as_json=as_json)
             return stopped.status
+        except SystemExit as ended:
+            # What typer makes of a closed pipe where no command runs, as with `--help`.
+            if not isinstance(ended.__context__, BrokenPipeError):
+                raise
+            _discard(sys.stdout)
+            return CLOSED
         except Exception as error:
             failure = INTERRUPTION if _came_of_interrupt(error) else describe(error)
             if failure is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from rich.text import Text
 import thaw
 
 from .drawing import plain, say, verdict
+from .errors import UnsupportedError
 from .output import Output
 from .shapes import DifferenceJSON, VerifyJSON
+from .table import check_limit
 from .text import count, size
 
 
@@ -26,11 +29,21 @@ def verify(path: Path, output: Output) -> None:
 
 def diff(a: Path, b: Path, output: Output, *, backend: str, rank: int | None) -> bool:
     """Compare two snapshots, show how they differ, and return whether they are identical."""
+    for path in (a, b):
+        with thaw.open(path, rank=rank) as snapshot:
+            check_limit(snapshot)
     with output.progress("comparing", lambda: _common(a, b, rank)) as progress:
-        found = thaw.diff(a, b, backend=backend, rank=rank, progress=progress)
+        found = _found(lambda: thaw.diff(a, b, backend=backend, rank=rank, progress=progress))
     document = _compared(a, b, found)
     output.emit(document, lambda console: _show_compared(console, document))
     return found.identical
+
+
+def _found(compare: Callable[[], thaw.Difference]) -> thaw.Difference:
+    try:
+        return compare()
+    except TypeError as error:
+        raise UnsupportedError(str(error)) from error
 
 
 def _digested(path: Path) -> int:

@@ -20,6 +20,7 @@ def freeze(
     source: Annotated[
         Path | None,
         typer.Argument(
+            readable=False,
             metavar="SOURCE",
             help="A .safetensors file, or the folder of a checkpoint.",
             show_default=False,
@@ -135,10 +136,13 @@ def restore(
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(metavar="SRC", help="A snapshot or checkpoint.", show_default=False),
+        typer.Argument(
+            readable=False, metavar="SRC", help="A snapshot or checkpoint.", show_default=False
+        ),
     ],
     destination: Annotated[
-        Path, typer.Argument(metavar="DST", help="What to write.", show_default=False)
+        Path,
+        typer.Argument(readable=False, metavar="DST", help="What to write.", show_default=False),
     ],
     format: Format = None,
     backend: Backend = "auto",
@@ -195,10 +199,16 @@ def verify(path: Subject, as_json: Json = False, quiet: Quiet = False) -> None:
 
 def diff(
     a: Annotated[
-        Path, typer.Argument(metavar="A", help="A snapshot or checkpoint.", show_default=False)
+        Path,
+        typer.Argument(
+            readable=False, metavar="A", help="A snapshot or checkpoint.", show_default=False
+        ),
     ],
     b: Annotated[
-        Path, typer.Argument(metavar="B", help="Another, of any format.", show_default=False)
+        Path,
+        typer.Argument(
+            readable=False, metavar="B", help="Another, of any format.", show_default=False
+        ),
     ],
     backend: Backend = "auto",
     rank: Rank = None,
@@ -262,6 +272,7 @@ def bench(
             "--ceiling-gib",
             metavar="N",
             min=0,
+            max=1 << 20,
             help="How many GiB each measurement of the machine itself moves at most; 4 if not "
             "given.",
         ),

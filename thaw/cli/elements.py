@@ -52,7 +52,7 @@ def _materialize(memory: torch.Tensor, view: TensorSpec) -> Iterator[torch.Tenso
 
 
 def _read(source: Source, offset: int, nbytes: int) -> torch.Tensor:
-    memory = torch.empty(nbytes, dtype=torch.uint8)
+    memory = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
     source.read_into(offset, [host_buffer(memory)])
     return memory
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,9 @@ def report(failure: Failure, *, as_json: bool) -> None:
         line = json.dumps(_document(failure))
     else:
         line = f"thaw: {escape(' '.join(_sentence(failure).split()))}"
-    print(line, file=sys.stderr, flush=True)
+    # What cannot be said does not change how the command ends.
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _describe_thaw(error: Exception) -> Failure | None:

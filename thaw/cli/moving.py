@@ -15,6 +15,7 @@ from .drawing import plain, say, verdict
 from .errors import UnsupportedError
 from .output import Output
 from .shapes import ConvertJSON
+from .table import check_limit
 from .text import count, size
 
 
@@ -39,6 +40,9 @@ def move(task: Move, output: Output, *, doing: str, done: str) -> None:
 
 
 def _convert(task: Move, progress: object) -> thaw.ConvertReport:
+    if not _is_into_thaw(task):
+        with thaw.open(task.source, rank=task.rank) as snapshot:
+            check_limit(snapshot)
     try:
         return thaw.convert(
             task.source,
@@ -60,10 +64,13 @@ def _total(task: Move) -> int | None:
     if task.names:
         return None
     with thaw.open(task.source, rank=task.rank) as snapshot:
-        into_thaw = task.format == "thaw" or (
-            task.format is None and task.destination.name.endswith(".thaw")
-        )
-        return snapshot.nbytes * (2 if into_thaw else 1)
+        return snapshot.nbytes * (2 if _is_into_thaw(task) else 1)
+
+
+def _is_into_thaw(task: Move) -> bool:
+    return task.format == "thaw" or (
+        task.format is None and task.destination.name.endswith(".thaw")
+    )
 
 
 def _document(task: Move, report: thaw.ConvertReport) -> ConvertJSON:

@@ -25,6 +25,7 @@ def _complete_format(incomplete: str) -> list[str]:
 Subject: TypeAlias = Annotated[
     Path,
     typer.Argument(
+        readable=False,
         metavar="PATH",
         help="A snapshot or checkpoint: a file, or a folder of several.",
         show_default=False,

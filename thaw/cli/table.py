@@ -38,7 +38,7 @@ def add_sha256(
         FormatError: `limit`, if the elements of a shard's tensors far outgrow its files (CON-3).
     """
     for each in snapshots:
-        _check_limit(each)
+        check_limit(each)
     by_rank = {each.shard.rank: each for each in snapshots}
     digests: dict[tuple[int, object], str] = {}
     for row in rows:
@@ -85,12 +85,13 @@ def _row(snapshot: Snapshot, name: str) -> TensorJSON:
     }
 
 
-def _check_limit(snapshot: Snapshot) -> None:
+def check_limit(snapshot: Snapshot) -> None:
+    """Refuse tensors whose elements far outgrow their files (CON-3): no memory may hold them."""
     claimed = sum(spec.nbytes for spec in snapshot.tensors.values())
     if claimed > 1024 * snapshot.file_nbytes + _FREE_NBYTES:
         raise format_error(
             "limit",
-            f"its tensors have {claimed} bytes in all, far more than the file: too many to digest",
+            f"its tensors have {claimed} bytes in all, far more than the file: too many to copy",
             path=snapshot.path,
         )
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import thaw
@@ -116,3 +117,45 @@ def test_completion(words: str, offered: list[str]) -> None:
     }
     done = CliRunner().invoke(app, [], prog_name="thaw", env=environment)
     assert done.stdout.split() == offered
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["freeze", "--help"]])
+def test_a_closed_pipe_ends_help_quietly(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = subprocess.run(
+            [*THAW, *arguments], stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--backend", "none"], 2)])
+def test_an_error_that_cannot_be_said_keeps_its_code(
+    model: Path, arguments: list[str], status: int
+) -> None:
+    command = [*THAW, "diff", model, *([model] if arguments else []), *arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert done.returncode == status
+
+
+@pytest.mark.parametrize("command", ["convert", "freeze"])
+def test_a_pipe_is_not_replaced(tmp_path: Path, model: Path, command: str) -> None:
+    thaw.convert(model, tmp_path / "a.safetensors")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = [str(tmp_path / "a.safetensors")]
+    arguments += [str(pipe), "--format", "thaw"] if command == "convert" else ["-o", str(pipe)]
+    done = CliRunner().invoke(app, [command, *arguments])
+    assert done.exit_code == 1
+    assert done.stderr == f"thaw: {pipe}: exists and is no regular file\n"
+    assert pipe.is_fifo()
+
+
+def test_what_no_memory_can_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.thaw"
+    thaw.freeze({"x": torch.ones(1, dtype=torch.uint8).expand(1 << 46)}, path)
+    for command in (["diff", path, path], ["restore", path, "--to", tmp_path / "a.safetensors"]):
+        done = CliRunner().invoke(app, [*map(str, command), "--json"])
+        assert (done.exit_code, json.loads(done.stderr)["code"]) == (1, "limit")
