@@ -12,7 +12,7 @@ import torch
 
 from thaw.vllm import worker as methods
 
-WORKER = SimpleNamespace(rank=3)
+WORKER = SimpleNamespace(rank=3, vllm_config=SimpleNamespace(lora_config=None))
 CALLS: list[Callable[[], dict[str, Any]]] = [
     lambda: methods.thaw_check(WORKER, "a.thaw", "auto"),
     lambda: methods.thaw_freeze(WORKER, "a.thaw", "0" * 32, "auto"),

@@ -164,9 +164,9 @@ def restore_model_tp(
 ) -> EngineReport:
     """Swap the weights of a live engine in place, for those of a `processed` snapshot.
 
-    Addresses stay, so CUDA graphs do; the prefix cache is reset. Where the path was pinned by
-    `pin_model_tp`, the bytes come from there. If a rank fails once bytes have moved, the engine
-    refuses requests until a restore ends well.
+    Addresses stay, so CUDA graphs do; the prefix and encoder caches are reset. Where the path was
+    pinned by `pin_model_tp`, the bytes come from there. If a rank fails once bytes have moved, the
+    engine refuses requests until a restore ends well.
 
     Args:
         wait_s: how many seconds requests that run are given to end.
@@ -181,6 +181,7 @@ def restore_model_tp(
         answers = _checked(llm.collective_rpc("thaw_restore", args=(where, backend)))
         if not llm.reset_prefix_cache():
             raise ThawError("the prefix cache of the old weights could not be reset")
+        llm.llm_engine.reset_encoder_cache()
     return _report(where, answers)
 
 

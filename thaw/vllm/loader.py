@@ -20,6 +20,8 @@ from .materializing import deferred_layers, materialize
 from .options import FreezeOptions, LoadOptions
 from .transfer import compare_state, freeze_state, restore_state
 
+_DRAFT = "draft"
+"""What vLLM says of the configuration of a model that drafts for another."""
 REPORT = "thaw_report"
 """The attribute of a model that says how it was frozen while it was loaded."""
 
@@ -42,6 +44,12 @@ class ThawModelLoader(BaseModelLoader):
 
     def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, **more: Any) -> Any:
         """Build the model that a snapshot fits, and fill it."""
+        if model_config.runner_type == _DRAFT:
+            raise MismatchError(
+                "a draft model is loaded with load_format='thaw' too, and the snapshot is of the "
+                "model that it drafts for: give speculative_config a draft_load_config with a "
+                "load_format of its own"
+            )
         rank = get_world_group().rank
         with self._opened(rank) as snapshot:
             kind = kind_of(snapshot)
@@ -107,6 +115,11 @@ class FreezingModelLoader(BaseModelLoader):
         self._inner.download_model(model_config)
 
     def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, **more: Any) -> Any:
+        if model_config.runner_type == _DRAFT:
+            raise MismatchError(
+                "a draft model would be frozen in place of the model that it drafts for: leave out "
+                "speculative_config"
+            )
         self._vllm_config = vllm_config
         return super().load_model(vllm_config, model_config, **more)
 

@@ -22,6 +22,8 @@ _KV_CACHE = "kv_cache"
 """Where attention layers keep their blocks, which are no weights."""
 _OWN = frozenset(vars(nn.Module()))
 _NOT_STATE = ("vllm.config", "vllm.distributed", "vllm.platforms", "vllm.transformers_utils")
+_HANDLE = "CPUDNNLGEMMHandler"
+"""vLLM's class for what oneDNN has packed: a tensor with an address of this process in it."""
 _MOST_DEEP = 8
 _ATOMS = frozenset({type(None), bool, int, str, torch.dtype, FunctionType, MethodType})
 """Types of most attributes; no tensor is inside of these."""
@@ -52,10 +54,12 @@ class ModelState:
         tensors: parameters, buffers, and tensors that are attributes of modules or of the objects
             and containers that modules hold; tied ones under each of their names.
         floats: attributes of the same modules and objects.
+        handles: names of handles of a native library, which has weights in memory of its own.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     floats: dict[str, Float] = field(default_factory=dict)
+    handles: list[str] = field(default_factory=list)
 
 
 def take_state(model: nn.Module) -> ModelState:
@@ -97,6 +101,8 @@ class _Walk:
             return
         if isinstance(value, torch.Tensor):
             self._add(name, value)
+        elif type(value).__name__ == _HANDLE:
+            self.state.handles.append(name)
         elif depth < _MOST_DEEP and id(value) not in self.seen:
             for inner, each in _items(value):
                 self.seen.add(id(value))

@@ -41,6 +41,7 @@ def _answering(method: Callable[..., Answer]) -> Callable[..., Answer]:
 def thaw_freeze(worker: Any, path: str, snapshot_id: str, backend: str) -> Answer:
     """Freeze the live model of this rank."""
     _check_awake()
+    _check_alone(worker)
     _check_whole(worker)
     report = freeze_state(
         worker.get_model(),
@@ -66,6 +67,7 @@ def thaw_frozen(worker: Any) -> Answer:
 def thaw_check(worker: Any, path: str, backend: str) -> Answer:
     """Check that a snapshot is one of this engine and fits its model, before a byte moves."""
     _check_awake()
+    _check_alone(worker)
     with _opened(worker, path) as opened:
         snapshot = header(opened)
         kind = kind_of(snapshot)
@@ -150,6 +152,15 @@ def _check_awake() -> None:
         raise ThawError(
             "the engine sleeps, and its weights have no memory: call wake_up() first, for which "
             f"tags=[{_WEIGHTS!r}] is enough"
+        )
+
+
+def _check_alone(worker: Any) -> None:
+    """Refuse where adapters share the model: which of them is in which place is no weight of it."""
+    if worker.vllm_config.lora_config is not None:
+        raise ThawError(
+            "an engine with enable_lora keeps adapters in its model, and a snapshot would have "
+            "them without their names: freeze and swap the weights of one without"
         )
 
 

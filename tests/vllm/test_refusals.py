@@ -1,0 +1,60 @@
+"""What thaw refuses of vLLM, since a snapshot of it would be wrong without a word."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import thaw
+from thaw.vllm.transfer import freeze_state
+from thaw.vllm.worker import thaw_check, thaw_freeze
+
+
+class CPUDNNLGEMMHandler:
+    """Has the name and the tensor of vLLM's."""
+
+    __module__ = "vllm._custom_ops"
+
+    def __init__(self) -> None:
+        self.handler_tensor = torch.tensor(12345)
+
+
+def freeze(model: nn.Module, path: Any) -> None:
+    freeze_state(model, path, kind="processed", identity={}, shard=thaw.Shard())
+
+
+def test_weights_that_a_function_holds_beside_the_layer_are_not_frozen(tmp_path: Any) -> None:
+    model: Any = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    packed = model[1].weight.detach().clone()
+    model[0].cpu_linear = nn.functional.linear
+    freeze(model, tmp_path / "a.thaw")
+    model[1].cpu_linear = lambda x, *_: nn.functional.linear(x, packed)
+    with pytest.raises(thaw.MismatchError, match=r"packed weights .* cannot be read: '1\.weight';"):
+        freeze(model, tmp_path / "b.thaw")
+    assert not (tmp_path / "b.thaw").exists()
+
+
+def test_a_handle_of_a_library_is_no_tensor_of_the_model(tmp_path: Any) -> None:
+    model: Any = nn.Linear(2, 2)
+    model.kernel = [CPUDNNLGEMMHandler()]
+    with pytest.raises(thaw.MismatchError, match=r"cannot be read: 'kernel\.0';"):
+        freeze(model, tmp_path / "a.thaw")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"), [(thaw_freeze, ("a", "b", "auto")), (thaw_check, ("a", "auto"))]
+)
+def test_an_engine_with_adapters_is_left_alone(method: Any, arguments: tuple[str, ...]) -> None:
+    worker = SimpleNamespace(rank=0, vllm_config=SimpleNamespace(lora_config=object()))
+    assert "enable_lora" in method(worker, *arguments)["message"]
+
+
+@pytest.mark.parametrize("name", ["ThawModelLoader", "FreezingModelLoader"])
+def test_a_draft_model_does_not_take_the_place_of_its_target(name: str) -> None:
+    loader = pytest.importorskip("thaw.vllm.loader", exc_type=ImportError)
+    kind = getattr(loader, name)
+    draft = SimpleNamespace(runner_type="draft")
+    with pytest.raises(thaw.MismatchError, match=r"a draft model .* speculative_config"):
+        kind.load_model(object.__new__(kind), SimpleNamespace(), draft)
