@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import thaw
+from thaw.vllm.state import take_state
 from thaw.vllm.transfer import freeze_state
 from thaw.vllm.worker import thaw_check, thaw_freeze
 
@@ -49,6 +50,19 @@ def test_a_handle_of_a_library_is_no_tensor_of_the_model(tmp_path: Any) -> None:
 def test_an_engine_with_adapters_is_left_alone(method: Any, arguments: tuple[str, ...]) -> None:
     worker = SimpleNamespace(rank=0, vllm_config=SimpleNamespace(lora_config=object()))
     assert "enable_lora" in method(worker, *arguments)["message"]
+
+
+def test_weights_are_not_swapped_while_blocks_of_the_old_ones_are_kept_elsewhere() -> None:
+    config = SimpleNamespace(lora_config=None, kv_transfer_config=object())
+    answer = thaw_check(SimpleNamespace(rank=0, vllm_config=config), "a", "auto")
+    assert "kv_transfer_config" in answer["message"]
+
+
+def test_a_layer_that_is_left_out_is_no_part_of_the_model() -> None:
+    kind = type("StageMissingLayer", (nn.Module,), {})
+    model: Any = nn.Sequential(nn.Linear(2, 2), kind())
+    model[1].__dict__["module"] = nn.Linear(2, 2, device="meta")
+    assert take_state(model).tensors.keys() == {"0.weight", "0.bias"}
 
 
 @pytest.mark.parametrize("name", ["ThawModelLoader", "FreezingModelLoader"])

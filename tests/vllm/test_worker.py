@@ -12,7 +12,8 @@ import torch
 
 from thaw.vllm import worker as methods
 
-WORKER = SimpleNamespace(rank=3, vllm_config=SimpleNamespace(lora_config=None))
+CONFIG = SimpleNamespace(lora_config=None, kv_transfer_config=None)
+WORKER = SimpleNamespace(rank=3, vllm_config=CONFIG)
 CALLS: list[Callable[[], dict[str, Any]]] = [
     lambda: methods.thaw_check(WORKER, "a.thaw", "auto"),
     lambda: methods.thaw_freeze(WORKER, "a.thaw", "0" * 32, "auto"),

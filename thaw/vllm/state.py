@@ -24,6 +24,8 @@ _OWN = frozenset(vars(nn.Module()))
 _NOT_STATE = ("vllm.config", "vllm.distributed", "vllm.platforms", "vllm.transformers_utils")
 _HANDLE = "CPUDNNLGEMMHandler"
 """vLLM's class for what oneDNN has packed: a tensor with an address of this process in it."""
+_MISSING = "StageMissingLayer"
+"""vLLM's class for a layer that is left out; what it stands for has no memory, or is not used."""
 _MOST_DEEP = 8
 _ATOMS = frozenset({type(None), bool, int, str, torch.dtype, FunctionType, MethodType})
 """Types of most attributes; no tensor is inside of these."""
@@ -83,6 +85,8 @@ class _Walk:
         self.state, self.seen = state, set[int]()
 
     def attributes(self, prefix: str, owner: Any, depth: int) -> None:
+        if type(owner).__name__ == _MISSING:
+            return
         passed = _OWN if isinstance(owner, nn.Module) else frozenset[str]()
         for attribute, value in sorted(vars(owner).items(), key=itemgetter(0)):
             if type(value) in _ATOMS or attribute == _KV_CACHE or attribute in passed:

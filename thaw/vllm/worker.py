@@ -68,6 +68,11 @@ def thaw_check(worker: Any, path: str, backend: str) -> Answer:
     """Check that a snapshot is one of this engine and fits its model, before a byte moves."""
     _check_awake()
     _check_alone(worker)
+    if worker.vllm_config.kv_transfer_config is not None:
+        raise ThawError(
+            "an engine with a kv_transfer_config keeps blocks of the old weights outside of its "
+            "cache, where they would outlive a swap: swap the weights of one without"
+        )
     with _opened(worker, path) as opened:
         snapshot = header(opened)
         kind = kind_of(snapshot)
