@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
-from thaw_format import Snapshot, TensorSpec, has_memory
+from thaw_format import Snapshot, TensorSpec, has_memory, is_strided
 
 from .census import Census
 from .errors import MismatchError
@@ -110,10 +110,7 @@ def _is_alike(spec: TensorSpec, target: torch.Tensor) -> bool:
 
 
 def _is_plain(target: torch.Tensor) -> bool:
-    strange = target.is_meta or target.is_quantized or target.is_nested
-    if strange or target.layout != torch.strided or target.is_conj() or target.is_neg():
-        return False
-    return has_memory(target)
+    return is_strided(target) and not (target.is_conj() or target.is_neg()) and has_memory(target)
 
 
 def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]:
@@ -127,7 +124,7 @@ def _compare(name: str, spec: TensorSpec, target: torch.Tensor) -> Iterator[str]
         )
     if target.is_meta:
         yield f"{name!r} is a meta tensor in the target: give it memory first (Module.to_empty)"
-    elif target.layout != torch.strided or target.is_quantized or target.is_nested:
+    elif not is_strided(target):
         yield f"{name!r} is no plain strided tensor in the target"
     elif target.is_conj() or target.is_neg():
         # Its bytes are those of another tensor, and mean something else.

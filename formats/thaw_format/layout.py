@@ -138,6 +138,12 @@ def as_integers(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(_INTEGERS[tensor.dtype.itemsize])
 
 
+def is_strided(tensor: torch.Tensor) -> bool:
+    """Say whether a tensor's elements lie in memory at strides, each as it is."""
+    strange = tensor.is_meta or tensor.is_quantized or tensor.is_nested
+    return not strange and tensor.layout == torch.strided
+
+
 def has_memory(tensor: torch.Tensor) -> bool:
     """Say whether the storage of a plain strided tensor reaches to its last element."""
     extent = tensor.nbytes if tensor.is_contiguous() else extent_nbytes(tensor)
@@ -157,8 +163,7 @@ def _spec(tensor: torch.Tensor, storage: int, offset: int) -> TensorSpec:
 
 
 def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    strange = tensor.is_quantized or tensor.is_meta or tensor.is_nested
-    if strange or tensor.layout != torch.strided:
+    if not is_strided(tensor):
         what = "a meta tensor" if tensor.is_meta else "not a plain strided tensor"
         raise TypeError(f"tensor {name!r} is {what} and has no bytes to store")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,17 +32,13 @@ def diff(a: Path, b: Path, output: Output, *, backend: str, rank: int | None) ->
         with thaw.open(path, rank=rank) as snapshot:
             check_limit(snapshot)
     with output.progress("comparing", lambda: _common(a, b, rank)) as progress:
-        found = _found(lambda: thaw.diff(a, b, backend=backend, rank=rank, progress=progress))
+        try:
+            found = thaw.diff(a, b, backend=backend, rank=rank, progress=progress)
+        except TypeError as error:
+            raise UnsupportedError(str(error)) from error
     document = _compared(a, b, found)
     output.emit(document, lambda console: _show_compared(console, document))
     return found.identical
-
-
-def _found(compare: Callable[[], thaw.Difference]) -> thaw.Difference:
-    try:
-        return compare()
-    except TypeError as error:
-        raise UnsupportedError(str(error)) from error
 
 
 def _digested(path: Path) -> int:

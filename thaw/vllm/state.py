@@ -24,6 +24,8 @@ _OWN = frozenset(vars(nn.Module()))
 _NOT_STATE = ("vllm.config", "vllm.distributed", "vllm.platforms", "vllm.transformers_utils")
 _HANDLE = "CPUDNNLGEMMHandler"
 """vLLM's class for what oneDNN has packed: a tensor with an address of this process in it."""
+_CPU_LINEAR = "cpu_linear"
+"""What a layer on a CPU computes with; of a handle, which it then holds in a cell."""
 _MISSING = "StageMissingLayer"
 """vLLM's class for a layer that is left out; what it stands for has no memory, or is not used."""
 _MOST_DEEP = 8
@@ -56,7 +58,8 @@ class ModelState:
         tensors: parameters, buffers, and tensors that are attributes of modules or of the objects
             and containers that modules hold; tied ones under each of their names.
         floats: attributes of the same modules and objects.
-        handles: names of handles of a native library, which has weights in memory of its own.
+        handles: names of handles of a native library, which has weights in memory of its own, and
+            of the weights that were given to one.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -89,6 +92,9 @@ class _Walk:
             return
         passed = _OWN if isinstance(owner, nn.Module) else frozenset[str]()
         for attribute, value in sorted(vars(owner).items(), key=itemgetter(0)):
+            if attribute == _CPU_LINEAR and getattr(value, "__closure__", None):
+                # Some layers keep their weight beside what was packed, which then stays as it was.
+                self.state.handles.append(f"{prefix}.weight")
             if type(value) in _ATOMS or attribute == _KV_CACHE or attribute in passed:
                 continue
             name = f"{prefix}.{attribute}" if prefix else attribute

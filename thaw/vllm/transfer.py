@@ -139,31 +139,21 @@ def _check_names(snapshot: Snapshot, state: ModelState, floats: Mapping[str, flo
 
 def _check_readable(model: nn.Module, state: ModelState) -> None:
     """Refuse an engine that computes with weights packed into handles of a library."""
-    if not any(parameter.device.type == "cpu" for parameter in model.parameters()):
+    whole = all(tensor.numel() or tensor.device.type != "cpu" for tensor in state.tensors.values())
+    if whole and not state.handles:
         return
     packed = [
         name
         for name, parameter in model.named_parameters()
         if not parameter.numel() and parameter.device.type == "cpu"
     ]
-    # Some layers keep their weights beside what was packed, which then stays as it was.
-    packed += [
-        f"{name}.weight"
-        for name, layer in model.named_modules()
-        if _computes_elsewhere(layer) and f"{name}.weight" not in packed
-    ]
-    packed += state.handles
+    packed += [name for name in state.handles if name not in packed]
     if packed:
         raise MismatchError.of(
             "this engine packed weights into memory of oneDNN, where they cannot be read",
             [repr(name) for name in packed],
             f"; freeze the model as {LOADED!r}, with `thaw freeze --model`",
         )
-
-
-def _computes_elsewhere(layer: nn.Module) -> bool:
-    """Say whether a layer on a CPU computes with a handle, which its function holds in a cell."""
-    return bool(getattr(getattr(layer, "cpu_linear", None), "__closure__", None))
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
