@@ -11,9 +11,11 @@ from thaw_format import (
     JSON,
     ShardFile,
     Snapshot,
+    UnparsedShard,
     open_rank,
     open_ranks,
     open_shard,
+    open_unparsed,
     read_index,
     verify_shard,
 )
@@ -45,6 +47,9 @@ class ThawFormat(Format):
         if not 0 <= rank < len(index.ranks):
             raise IndexError(rank)
         return open_rank(path, index, rank)
+
+    def open_unparsed(self, path: Path) -> UnparsedShard | None:
+        return None if path.is_dir() else open_unparsed(path)
 
     def verify(self, snapshot: Snapshot, progress: Callable[[int], None] | None) -> int:
         assert isinstance(snapshot, ShardFile)

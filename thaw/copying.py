@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from thaw_format import as_integers, byte_view
 
-from .errors import MismatchError
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copy:
@@ -17,19 +15,6 @@ class Copy:
     name: str
     source: torch.Tensor
     target: torch.Tensor
-
-
-def check_twin(twin: Copy) -> None:
-    """Check that a tensor which is tied in the target was stored with the bytes of its twin.
-
-    Raises:
-        MismatchError: it was not; the target holds the bytes of the other.
-    """
-    if not torch.equal(as_integers(twin.source), as_integers(twin.target)):
-        raise MismatchError(
-            f"{twin.name!r} is tied to another tensor in the target, but the file has other bytes "
-            "for it; the target holds those of the other"
-        )
 
 
 def copy_exactly(copy: Copy) -> None:

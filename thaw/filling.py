@@ -42,18 +42,20 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     twins = _check_aliasing(clusters, layout.tensors)
     extents = list(singles.values())
     copies: list[Copy] = []
-    compared: list[Copy] = []
     for cluster in clusters:
         fits = _fits(cluster, snapshot, layout.tensors)
-        if cluster in twins or not fits:
-            memory, staged = _stage(cluster, snapshot, targets)
-            (compared if cluster in twins else copies).extend(staged)
-        else:
+        if cluster in twins:
+            continue
+        if fits:
             memory = _in_place(cluster, snapshot, layout)
+        else:
+            memory, staged = _stage(cluster, snapshot, targets)
+            copies.extend(staged)
         extents.append((cluster.source, Extent(cluster.offset, memory)))
     nbytes = sum(extent.nbytes for _, extent in extents)
     reads = plan_reads(snapshot, extents)
-    return RestorePlan(nbytes, reads, len(targets), lambda: targets, tuple(copies), tuple(compared))
+    pairs = tuple((name, owner) for cluster, owner in twins.items() for name in cluster.names)
+    return RestorePlan(nbytes, reads, len(targets), lambda: targets, tuple(copies), pairs)
 
 
 def _check_apart(layout: Layout) -> None:
@@ -123,10 +125,10 @@ def _cluster(storage: Storage, start: int, end: int, names: Sequence[str]) -> _C
 
 def _check_aliasing(
     clusters: Sequence[_Cluster], targets: Mapping[str, TensorSpec]
-) -> set[_Cluster]:
-    """Return the clusters whose targets are tied to those of an earlier one."""
+) -> dict[_Cluster, str]:
+    """Return the clusters whose targets are tied to a tensor of an earlier one, and which."""
     owner: dict[int, _Cluster] = {}
-    twins: set[_Cluster] = set()
+    twins: dict[_Cluster, str] = {}
     differences = []
     for cluster in clusters:
         storages = {targets[name].storage for name in cluster.names}
@@ -137,7 +139,7 @@ def _check_aliasing(
             if before is cluster:
                 continue
             names = (*before.names, *cluster.names)
-            twins.add(cluster)
+            twins[cluster] = before.names[0]
             if len({targets[name].layout for name in names}) > 1:
                 differences.append(f"{_listed(names)} overlap in the target alone")
     if differences:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from thaw_format import JSON, Snapshot
+from thaw_format import JSON, Snapshot, UnparsedShard
 
 
 class Format(ABC):
@@ -44,6 +44,17 @@ class Format(ABC):
             FormatError: the files are not what the format demands.
             IndexError: there is no such rank.
         """
+
+    def open_unparsed(self, path: Path) -> UnparsedShard | None:
+        """Open a file of which it is known where the payload lies before its manifest is parsed.
+
+        Returns:
+            None where the path is no such file, as in formats that know no payload.
+
+        Raises:
+            FormatError: what was read so far is not what the format demands.
+        """
+        return None
 
     @abstractmethod
     def verify(self, snapshot: Snapshot, progress: Callable[[int], None] | None) -> int:

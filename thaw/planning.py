@@ -37,7 +37,8 @@ class RestorePlan:
         count: how many tensors are handed out.
         tensors: makes what is handed out, by name; may be called while the bytes move.
         copies: to be made after the reads.
-        twins: tensors that are tied in the target but stored apart, to be compared at the end.
+        twins: pairs of tensors that are tied in the target but stored apart: the first is not read,
+            and has to have the bytes of the second.
     """
 
     nbytes: int
@@ -45,7 +46,7 @@ class RestorePlan:
     count: int
     tensors: Callable[[], Mapping[str, torch.Tensor]]
     copies: tuple[Copy, ...] = ()
-    twins: tuple[Copy, ...] = ()
+    twins: tuple[tuple[str, str], ...] = ()
 
 
 def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:

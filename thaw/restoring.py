@@ -9,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
-from thaw_format import ChecksumError, Snapshot, chunk_error, collector_paused
+from thaw_format import ChecksumError, Snapshot, as_integers, collector_paused
 from torch import nn
 
+from .ahead import restore_ahead
 from .backend import Backend, Progress
 from .census import take_census
-from .copying import check_twin, copy_exactly
+from .copying import copy_exactly
+from .errors import MismatchError
 from .filling import plan_into
-from .matching import Match, match, select_names
+from .matching import Match, literal, match, select_names
 from .planning import RestorePlan, plan_arena
 from .reports import Restored, RestoreReport
 from .selection import open_snapshot, select_backend
+from .verifying import named
 
 
 def restore(
@@ -59,6 +62,10 @@ def restore(
         raise TypeError("give either into= or device=: tensors that are there have their device")
     if isinstance(path, Snapshot):
         return _restore(path, into, device, backend, names, strict, progress)
+    if into is None and names is None and rank is None:
+        found = restore_ahead(path, device, backend, progress)
+        if found is not None:
+            return found
     with open_snapshot(path, rank=rank) as snapshot:
         return _restore(snapshot, into, device, backend, names, strict, progress)
 
@@ -83,16 +90,36 @@ def _restore(
         else:
             fit = match(snapshot, take_census(into), names, strict=strict)
             plan = plan_into(snapshot, fit.targets)
+    check_twins(snapshot, plan, fit.targets, backend)
     with ThreadPoolExecutor(1, "thaw-views") as pool:
         tensors = pool.submit(plan.tensors)
         report = execute(snapshot, plan, backend, progress)
     for copy in plan.copies:
         copy_exactly(copy)
-    for twin in plan.twins:
-        check_twin(twin)
     elapsed_s = time.perf_counter() - began
     report = replace(report, elapsed_s=elapsed_s, staged=len(plan.copies), kept=fit.kept)
     return Restored(tensors.result(), report)
+
+
+def check_twins(
+    snapshot: Snapshot,
+    plan: RestorePlan,
+    targets: Mapping[str, torch.Tensor],
+    backend: str | Backend,
+) -> None:
+    """Check, in memory apart, that tensors which are tied in the target are stored alike.
+
+    Raises:
+        MismatchError: they are not; the target is untouched.
+    """
+    for name, other in plan.twins:
+        names, device = [literal(name), literal(other)], targets[name].device
+        read = restore(snapshot, names=names, device=device, backend=backend)
+        if not torch.equal(as_integers(read[name]), as_integers(read[other])):
+            raise MismatchError(
+                f"{name!r} is tied to {other!r} in the target, but the snapshot has other bytes "
+                "for it"
+            )
 
 
 def execute(
@@ -110,7 +137,7 @@ def execute(
         try:
             transfers.append(mover.read(snapshot.sources[source], read, progress=progress))
         except ChecksumError as error:
-            raise _named(snapshot, source, error) from None
+            raise named(snapshot, source, error) from None
     return RestoreReport(
         path=snapshot.path,
         nbytes=plan.nbytes,
@@ -124,14 +151,3 @@ def execute(
 
 def _joined(words: object) -> str:
     return "+".join(dict.fromkeys(words))  # type: ignore[call-overload]
-
-
-def _named(snapshot: Snapshot, source: int, error: ChecksumError) -> ChecksumError:
-    """Name the tensors in the chunk that a backend found damaged."""
-    digests = snapshot.digests[source]
-    if digests is None or error.offset is None:
-        return error
-    index = (error.offset - digests.chunks.offset) // digests.chunks.chunk_nbytes
-    named = chunk_error(snapshot, source, index)
-    assert isinstance(named, ChecksumError)
-    return named

@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from thaw_format import ChecksumError, Snapshot, chunk_error
+
 from .backend import Progress
 from .reports import VerifyReport
 from .selection import find_format
@@ -40,3 +42,14 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
     finally:
         for each in snapshots:
             each.close()
+
+
+def named(snapshot: Snapshot, source: int, error: ChecksumError) -> ChecksumError:
+    """Name the tensors in the chunk of a source that a backend found damaged."""
+    digests = snapshot.digests[source]
+    if digests is None or error.offset is None:
+        return error
+    index = (error.offset - digests.chunks.offset) // digests.chunks.chunk_nbytes
+    named = chunk_error(snapshot, source, index)
+    assert isinstance(named, ChecksumError)
+    return named

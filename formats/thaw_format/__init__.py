@@ -39,7 +39,7 @@ from .ranks import (
     serialize_index,
 )
 from .sealing import sealed, write_file
-from .shard import ShardFile, open_shard
+from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
 from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
 from .source import FileSource, FileTarget, Source, Target, not_a_file
 from .strict_json import JSON, parse_json, serialize_json
@@ -88,6 +88,7 @@ __all__ = [
     "TensorSpec",
     "ThawError",
     "TruncatedError",
+    "UnparsedShard",
     "VersionError",
     "Viewer",
     "align",
@@ -109,6 +110,7 @@ __all__ = [
     "open_rank_files",
     "open_ranks",
     "open_shard",
+    "open_unparsed",
     "parse_json",
     "parse_manifest",
     "parse_superblock",

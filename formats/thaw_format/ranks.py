@@ -12,7 +12,7 @@ from typing import Any
 from .codes import format_error
 from .errors import FormatError, naming
 from .limits import MAX_RANKS
-from .shard import ShardFile, open_shard, opening, read_shard, read_superblock
+from .shard import ShardFile, open_shard, opening, read_superblock, read_unparsed
 from .source import FileSource
 from .strict_json import parse_json, serialize_json
 from .superblock import MAJOR, MINOR
@@ -99,7 +99,7 @@ def _open_checked(
     superblock = read_superblock(source)
     _expect("set-root-digest", "root digest", f"{superblock.crc32c:08x}", entry.root_digest)
     _expect("set-snapshot-id", "snapshot id", superblock.snapshot_id.hex(), snapshot_id)
-    shard = read_shard(source, superblock)
+    shard = read_unparsed(source, superblock).parse()
     _expect("set-rank", "rank and size", (shard.shard.rank, shard.shard.size), (rank, size))
     return shard
 

@@ -7,7 +7,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from .checksum import crc32c
@@ -35,21 +35,17 @@ class ShardFile(Snapshot):
     superblock: Superblock
 
     @classmethod
-    def of(cls, source: FileSource, superblock: Superblock, body: Manifest, table: bytes) -> Self:
+    def of(
+        cls, source: FileSource, superblock: Superblock, body: Manifest, digests: Digests
+    ) -> Self:
         """Combine the parts of a shard."""
-        payload = superblock.section(PAYLOAD)
-        values = array("I", table)
-        if sys.byteorder == "big":
-            values.byteswap()
         return cls(
             path=source.path,
             format="thaw",
             sources=(source,),
             storages=body.storages,
             tensors=body.tensors,
-            digests=(
-                Digests(Chunks(payload.offset, payload.nbytes, superblock.chunk_nbytes), values),
-            ),
+            digests=(digests,),
             kind=body.kind,
             shard=body.shard,
             snapshot_id=superblock.snapshot_id.hex(),
@@ -57,6 +53,32 @@ class ShardFile(Snapshot):
             metadata=body.metadata,
             superblock=superblock,
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnparsedShard:
+    """A `.thaw` file whose payload may be read already, while nothing is known of its tensors.
+
+    Attributes:
+        digests: those of the payload; `digests.chunks` says where it lies.
+        manifest: the text, with the CRC32C that the superblock says.
+    """
+
+    source: FileSource
+    superblock: Superblock
+    digests: Digests
+    manifest: bytes = field(repr=False)
+
+    def parse(self) -> ShardFile:
+        """Check the manifest (phases 5 and 6).
+
+        Raises:
+            FormatError: it breaks a rule of the specification.
+        """
+        chunks = self.digests.chunks
+        with collector_paused(), naming(self.source.path):
+            body = parse_manifest(self.manifest, chunks.nbytes, origin=chunks.offset)
+            return ShardFile.of(self.source, self.superblock, body, self.digests)
 
 
 def open_shard(path: str | os.PathLike[str]) -> ShardFile:
@@ -67,7 +89,18 @@ def open_shard(path: str | os.PathLike[str]) -> ShardFile:
         OSError: the file cannot be opened or read.
     """
     with opening(path) as source:
-        return read_shard(source, read_superblock(source))
+        return read_unparsed(source, read_superblock(source)).parse()
+
+
+def open_unparsed(path: str | os.PathLike[str]) -> UnparsedShard:
+    """Open a `.thaw` file and check all that comes before its manifest is parsed.
+
+    Raises:
+        FormatError: as of `open_shard`.
+        OSError: the file cannot be opened or read.
+    """
+    with opening(path) as source:
+        return read_unparsed(source, read_superblock(source))
 
 
 @contextmanager
@@ -87,15 +120,16 @@ def read_superblock(source: FileSource) -> Superblock:
     return parse_superblock(source.read(0, SUPERBLOCK_NBYTES), source.nbytes)
 
 
-def read_shard(source: FileSource, superblock: Superblock) -> ShardFile:
-    """Read and check the manifest and the digest table (phases 4 to 6)."""
-    manifest, digests = superblock.section(MANIFEST), superblock.section(DIGESTS)
-    text = _read_section(source, manifest, "manifest")
-    table = _read_section(source, digests, "digests")
-    with collector_paused():
-        payload = superblock.section(PAYLOAD)
-        body = parse_manifest(text, payload.nbytes, origin=payload.offset)
-        return ShardFile.of(source, superblock, body, table)
+def read_unparsed(source: FileSource, superblock: Superblock) -> UnparsedShard:
+    """Read the manifest and the digest table, and check their CRC32C (phase 4)."""
+    text = _read_section(source, superblock.section(MANIFEST), "manifest")
+    table = _read_section(source, superblock.section(DIGESTS), "digests")
+    values = array("I", table)
+    if sys.byteorder == "big":
+        values.byteswap()
+    payload = superblock.section(PAYLOAD)
+    chunks = Chunks(payload.offset, payload.nbytes, superblock.chunk_nbytes)
+    return UnparsedShard(source, superblock, Digests(chunks, values), text)
 
 
 def _read_section(source: FileSource, section: Section, name: str) -> bytes:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import thaw
+from thaw import ahead
 
 SNAPSHOT_ID = "00112233445566778899aabbccddeeff"
 
@@ -110,6 +111,25 @@ def test_frozen_tensors_are_restored_by_every_backend(
         assert restored["head.weight"].data_ptr() == restored["embed.weight"].data_ptr()
         into = restored["slice"].untyped_storage()
         assert into.data_ptr() == restored["turned"].untyped_storage().data_ptr()
+
+
+def test_a_payload_is_read_while_the_manifest_is_parsed(
+    mover: Mover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "_WORTH_NBYTES", 0)
+    tensors = named(Model(5, mover.device))
+    path = tmp_path / "m.thaw"
+    thaw.freeze(tensors, path, backend="reference", chunk_nbytes=1 << 16)
+    restored = thaw.restore(path, device=mover.device, backend=mover.name)
+    assert_identical(dict(restored), tensors)
+    with thaw.open(path) as snapshot:
+        spec = snapshot.tensors["large"]
+        at = snapshot.storages[spec.storage].offset + spec.offset + 4_000_000
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(thaw.ChecksumError, match="'large'"):
+        thaw.restore(path, device=mover.device, backend=mover.name)
 
 
 @pytest.mark.parametrize("chunk_nbytes", [4096, 1 << 20, 4 << 20])

@@ -13,7 +13,7 @@ import thaw
 from thaw.vllm.identity import check_identity
 from thaw.vllm.options import LoadOptions
 from thaw.vllm.state import take_state
-from thaw.vllm.transfer import compare_state, freeze_state, restore_state
+from thaw.vllm.transfer import check_state, compare_state, freeze_state, restore_state
 
 IDENTITY = {"model": "Made", "dtype": "float32", "vllm": "1.2.3"}
 
@@ -118,3 +118,25 @@ def test_a_snapshot_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_options_reject_what_they_do_not_know(extra: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LoadOptions.parse(extra)
+
+
+@pytest.mark.parametrize("tied", ["target", "snapshot"])
+def test_other_ties_are_found_before_a_byte_moves(tmp_path: Path, tied: str) -> None:
+    one, other = model(1), model(2)
+    apart = one if tied == "target" else other
+    apart[0].tied = nn.Parameter(apart[0].weight.detach() + 1)
+    path = tmp_path / "a.thaw"
+    freeze_state(one, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    with thaw.open(path) as snapshot, pytest.raises(thaw.MismatchError, match=r"0\.weight"):
+        check_state(other, snapshot)
+
+
+def test_ties_that_hold_the_same_are_no_obstacle(tmp_path: Path) -> None:
+    one, other = model(1), model(2)
+    one[0].tied = nn.Parameter(one[0].weight.detach().clone())
+    path = tmp_path / "a.thaw"
+    freeze_state(one, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    with thaw.open(path) as snapshot:
+        check_state(other, snapshot)
+        restore_state(other, snapshot)
+    assert torch.equal(other[0].tied, one[0].tied)

@@ -15,11 +15,12 @@ from ..backend import Backend
 from ..census import take_census
 from ..copying import bytes_of
 from ..errors import MismatchError
+from ..filling import plan_into
 from ..freezing import freeze
 from ..matching import literal, match
 from ..pinning import PinnedSnapshot
 from ..reports import FreezeReport, RestoreReport
-from ..restoring import restore
+from ..restoring import check_twins, restore
 from ..selection import select_backend
 from .identity import LOADED, PROCESSED, floats_of, kind_of, record
 from .state import ModelState, take_state
@@ -81,11 +82,12 @@ def check_state(model: nn.Module, snapshot: Snapshot, *, backend: str | Backend 
     """Check that a snapshot fits a model, and that a backend can fill it. Nothing moves.
 
     Raises:
-        MismatchError: names, dtypes or shapes differ.
+        MismatchError: names, dtypes, shapes or ties differ.
         BackendError: the backend is unknown or unavailable.
     """
     state, _ = _fit(model, snapshot)
-    match(snapshot, take_census(state.tensors), None, strict=True)
+    targets = match(snapshot, take_census(state.tensors), None, strict=True).targets
+    check_twins(snapshot, plan_into(snapshot, targets), targets, backend)
     for device in {tensor.device for tensor in state.tensors.values()}:
         select_backend(backend, "read", device, snapshot.path)
 

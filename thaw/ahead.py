@@ -1,0 +1,97 @@
+"""Restores that read the payload while the manifest is parsed.
+
+The payload is itself an arena of tensors (specification, STO-1), and the superblock says where it
+lies. Of thousands of tensors the manifest takes a good part of the time that their bytes take.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from thaw_format import ChecksumError, ShardFile, ThawError, UnparsedShard, Viewer, collector_paused
+
+from .arena import allocate
+from .backend import Backend, Extent, Progress, ReadPlan
+from .reports import Restored, RestoreReport
+from .selection import find_format, select_backend
+from .verifying import named
+
+_WORTH_NBYTES = 1 << 20
+"""Parsing a smaller manifest takes too little time to be hidden."""
+_Views: TypeAlias = tuple[ShardFile, Mapping[str, torch.Tensor], int]
+"""What the manifest says, its tensors, and the bytes of their storages."""
+
+
+def restore_ahead(
+    path: str | os.PathLike[str],
+    device: str | torch.device | None,
+    backend: str | Backend,
+    progress: Progress | None,
+) -> Restored | None:
+    """Restore all tensors of a file to new memory; None where that would not pay.
+
+    Raises:
+        FormatError, BackendError: as of `thaw.restore`; of several errors that which opening the
+            file would have found.
+    """
+    shard = find_format(path).open_unparsed(Path(path))
+    if shard is None:
+        return None
+    try:
+        if len(shard.manifest) < _WORTH_NBYTES or not shard.digests.chunks.nbytes:
+            return None
+        where = torch.device("cpu" if device is None else device)
+        mover = select_backend(backend, "read", where, shard.source.path)
+        return _restore(shard, where, mover, progress)
+    finally:
+        shard.source.close()
+
+
+def _restore(
+    shard: UnparsedShard, device: torch.device, mover: Backend, progress: Progress | None
+) -> Restored:
+    began = time.perf_counter()
+    chunks = shard.digests.chunks
+    arena = allocate(chunks.nbytes, device)
+    plan = ReadPlan((Extent(chunks.offset, arena),), shard.digests)
+    # The bytes move in this thread, which is the one that an interrupt ends.
+    with ThreadPoolExecutor(1, "thaw-manifest") as pool:
+        views: Future[_Views] = pool.submit(_parse, shard, arena)
+        try:
+            transfer = mover.read(shard.source, plan, progress=progress)
+        except ThawError as error:
+            snapshot, *_ = views.result()
+            if isinstance(error, ChecksumError):
+                raise named(snapshot, 0, error) from None
+            raise
+        snapshot, tensors, nbytes = views.result()
+    report = RestoreReport(
+        path=snapshot.path,
+        nbytes=nbytes,
+        elapsed_s=time.perf_counter() - began,
+        tensors=len(tensors),
+        backend=mover.name,
+        path_ran=transfer.path,
+        chunks_checked=transfer.chunks_checked,
+    )
+    return Restored(tensors, report)
+
+
+def _parse(shard: UnparsedShard, arena: torch.Tensor) -> _Views:
+    """Parse the manifest and view every tensor, whose bytes may still be on their way."""
+    with collector_paused():
+        snapshot = shard.parse()
+        starts = [storage.offset - shard.digests.chunks.offset for storage in snapshot.storages]
+        viewer = Viewer(arena)
+        views = {
+            name: viewer.view(spec, starts[spec.storage] + spec.offset)
+            for name, spec in snapshot.tensors.items()
+        }
+        viewed = {spec.storage for spec in snapshot.tensors.values()}
+        return snapshot, views, sum(snapshot.storages[index].nbytes for index in viewed)
