@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,20 +110,22 @@ def freeze(
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     load_general_plugins()
-    where, snapshot_id = _new(path, tensor_parallel_size), secrets.token_hex(16)
-    extra = dict(model_loader_extra_config or {})
-    if kind == LOADED:
-        options = {"freeze_to": where, "snapshot_id": snapshot_id, "backend": backend}
-        extra = options | {"load_format": load_format, "extra_config": extra}
-        load_format = "thaw-freeze"
-    config = EngineArgs(
-        model=os.fspath(model),
-        load_format=load_format,
-        model_loader_extra_config=extra,
-        tensor_parallel_size=tensor_parallel_size,
-        **{"enforce_eager": True, **engine},
-    ).create_engine_config()
-    return _freeze_by_workers(config, kind, where, snapshot_id, backend)
+    ranks = tensor_parallel_size * int(engine.get("pipeline_parallel_size", 1))
+    with _destination(path, ranks) as where:
+        snapshot_id = secrets.token_hex(16)
+        extra = dict(model_loader_extra_config or {})
+        if kind == LOADED:
+            options = {"freeze_to": where, "snapshot_id": snapshot_id, "backend": backend}
+            extra = options | {"load_format": load_format, "extra_config": extra}
+            load_format = "thaw-freeze"
+        config = EngineArgs(
+            model=os.fspath(model),
+            load_format=load_format,
+            model_loader_extra_config=extra,
+            tensor_parallel_size=tensor_parallel_size,
+            **{"enforce_eager": True, **engine},
+        ).create_engine_config()
+        return _freeze_by_workers(config, kind, where, snapshot_id, backend)
 
 
 def _freeze_by_workers(
@@ -154,9 +158,9 @@ def freeze_model_tp(
         FileExistsError: a folder of several ranks is there already.
         ThawError: a rank failed; the message says which.
     """
-    where = _new(path, _world_size(llm))
-    answers = llm.collective_rpc("thaw_freeze", args=(where, secrets.token_hex(16), backend))
-    return _frozen(where, _checked(answers))
+    with _destination(path, _world_size(llm)) as where:
+        answers = llm.collective_rpc("thaw_freeze", args=(where, secrets.token_hex(16), backend))
+        return _frozen(where, _checked(answers))
 
 
 def restore_model_tp(
@@ -219,13 +223,21 @@ def _world_size(llm: LLM) -> int:
     return int(llm.llm_engine.vllm_config.parallel_config.world_size)
 
 
-def _new(path: str | os.PathLike[str], ranks: int) -> str:
+@contextmanager
+def _destination(path: str | os.PathLike[str], ranks: int) -> Iterator[str]:
+    """Name what is frozen to: for several ranks a new folder, which a block that fails removes."""
     where = Path(path).resolve()
-    if ranks > 1 and where.exists():
+    if ranks == 1:
+        yield os.fspath(where)
+        return
+    if where.exists():
         raise FileExistsError(f"{where} is there already; freeze to another name")
-    if ranks > 1:
-        where.mkdir()
-    return os.fspath(where)
+    where.mkdir()
+    try:
+        yield os.fspath(where)
+    except BaseException:
+        shutil.rmtree(where, ignore_errors=True)
+        raise
 
 
 def _frozen(where: str, answers: Sequence[Mapping[str, Any]]) -> EngineReport:
