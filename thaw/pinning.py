@@ -7,9 +7,9 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -103,13 +103,9 @@ class PinnedSnapshot:
         progress: Progress | None = None,
     ) -> Restored:
         """Restore tensors; arguments, result and errors are those of `thaw.restore`."""
-        with self._changed:
-            if self._closed:
-                raise ValueError("the pinned snapshot is closed")
-            self._restores += 1
-        try:
+        with self.in_use() as snapshot:
             return restore(
-                self.snapshot,
+                snapshot,
                 into=into,
                 device=device,
                 backend=backend,
@@ -117,6 +113,20 @@ class PinnedSnapshot:
                 strict=strict,
                 progress=progress,
             )
+
+    @contextmanager
+    def in_use(self) -> Iterator[Snapshot]:
+        """Give the snapshot, whose memory stays locked until the block ends.
+
+        Raises:
+            ValueError: it is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise ValueError("the pinned snapshot is closed")
+            self._restores += 1
+        try:
+            yield self.snapshot
         finally:
             with self._changed:
                 self._restores -= 1

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from thaw_format import ChecksumError, Snapshot, as_integers, collector_paused
 from torch import nn
 
 from .ahead import restore_ahead
-from .backend import Backend, Progress
+from .backend import Backend, Progress, Transfer
 from .census import take_census
 from .copying import copy_exactly
 from .errors import MismatchError
 from .filling import plan_into
-from .matching import Match, literal, match, select_names
+from .matching import literal, match, select_names
 from .planning import RestorePlan, plan_arena
 from .reports import Restored, RestoreReport
 from .selection import open_snapshot, select_backend
@@ -80,28 +81,110 @@ def _restore(
     progress: Progress | None,
 ) -> Restored:
     began = time.perf_counter()
-    with collector_paused():
-        if into is None:
-            fit = Match({}, ())
-            where = torch.device("cpu" if device is None else device)
-            # Before any memory is taken.
-            backend = select_backend(backend, "read", where, snapshot.path)
+    if into is None:
+        where = torch.device("cpu" if device is None else device)
+        # Before any memory is taken.
+        backend = select_backend(backend, "read", where, snapshot.path)
+        with collector_paused():
             plan = plan_arena(snapshot, select_names(snapshot.tensors, names), where)
-        else:
-            fit = match(snapshot, take_census(into), names, strict=strict)
-            plan = plan_into(snapshot, fit.targets)
-    check_twins(snapshot, plan, fit.targets, backend)
-    with ThreadPoolExecutor(1, "thaw-views") as pool:
-        tensors = pool.submit(plan.tensors)
-        report = execute(snapshot, plan, backend, progress)
-    for copy in plan.copies:
-        copy_exactly(copy)
-    elapsed_s = time.perf_counter() - began
-    report = replace(report, elapsed_s=elapsed_s, staged=len(plan.copies), kept=fit.kept)
-    return Restored(tensors.result(), report)
+        restored = Prepared.of(snapshot, plan, backend).restore(progress)
+    else:
+        prepared = prepare(snapshot, into, backend, names=names, strict=strict)
+        restored = prepared.restore(progress)
+    report = replace(restored.report, elapsed_s=time.perf_counter() - began)
+    return Restored(restored.tensors, report)
 
 
-def check_twins(
+def prepare(
+    snapshot: Snapshot,
+    into: nn.Module | Mapping[str, torch.Tensor],
+    backend: str | Backend,
+    *,
+    names: str | Sequence[str] | None = None,
+    strict: bool = True,
+) -> Prepared:
+    """Check that a snapshot fits tensors that are there, and plan to fill them. None is touched.
+
+    Raises:
+        MismatchError, BackendError: as of `restore`.
+    """
+    with collector_paused():
+        fit = match(snapshot, take_census(into), names, strict=strict)
+        plan = plan_into(snapshot, fit.targets)
+    prepared = Prepared.of(snapshot, plan, backend, fit.kept)
+    _check_twins(snapshot, plan, fit.targets, backend)
+    return prepared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A restore of which everything is decided, and nothing has moved.
+
+    Attributes:
+        movers: the backend for each of the plan's reads.
+        kept: names of the target that nothing fills.
+    """
+
+    snapshot: Snapshot
+    plan: RestorePlan
+    movers: tuple[Backend, ...]
+    kept: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        snapshot: Snapshot,
+        plan: RestorePlan,
+        backend: str | Backend,
+        kept: tuple[str, ...] = (),
+    ) -> Self:
+        """Choose the backends of a plan."""
+        chosen = {
+            device: select_backend(backend, "read", device, snapshot.path)
+            for device in dict.fromkeys(device for _, device, _ in plan.reads)
+        }
+        return cls(snapshot, plan, tuple(chosen[device] for _, device, _ in plan.reads), kept)
+
+    def restore(self, progress: Progress | None = None) -> Restored:
+        """Move the bytes.
+
+        Raises:
+            FormatError, BackendError: as of `restore`; contents of the target are undefined then.
+        """
+        began = time.perf_counter()
+        with ThreadPoolExecutor(1, "thaw-views") as pool:
+            tensors = pool.submit(self.plan.tensors)
+            transfers = self._move(progress)
+        for copy in self.plan.copies:
+            copy_exactly(copy)
+        report = RestoreReport(
+            path=self.snapshot.path,
+            nbytes=self.plan.nbytes,
+            elapsed_s=time.perf_counter() - began,
+            tensors=self.plan.count,
+            backend=_joined(mover.name for mover in self.movers) or "none",
+            path_ran=_joined(transfer.path for transfer in transfers) or "none",
+            chunks_checked=sum(transfer.chunks_checked for transfer in transfers),
+            staged=len(self.plan.copies),
+            kept=self.kept,
+        )
+        return Restored(tensors.result(), report)
+
+    def _move(self, progress: Progress | None) -> list[Transfer]:
+        transfers = []
+        for mover, (source, _, read) in zip(self.movers, self.plan.reads, strict=True):
+            try:
+                transfers.append(mover.read(self.snapshot.sources[source], read, progress=progress))
+            except ChecksumError as error:
+                raise named(self.snapshot, source, error) from None
+        return transfers
+
+
+def _joined(words: Iterable[str]) -> str:
+    return "+".join(dict.fromkeys(words))
+
+
+def _check_twins(
     snapshot: Snapshot,
     plan: RestorePlan,
     targets: Mapping[str, torch.Tensor],
@@ -110,7 +193,7 @@ def check_twins(
     """Check, in memory apart, that tensors which are tied in the target are stored alike.
 
     Raises:
-        MismatchError: they are not; the target is untouched.
+        MismatchError: they are not.
     """
     for name, other in plan.twins:
         names, device = [literal(name), literal(other)], targets[name].device
@@ -120,34 +203,3 @@ def check_twins(
                 f"{name!r} is tied to {other!r} in the target, but the snapshot has other bytes "
                 "for it"
             )
-
-
-def execute(
-    snapshot: Snapshot, plan: RestorePlan, backend: str | Backend, progress: Progress | None = None
-) -> RestoreReport:
-    """Move the bytes of a plan; every backend is chosen before the first byte moves."""
-    began = time.perf_counter()
-    chosen = {
-        device: select_backend(backend, "read", device, snapshot.path)
-        for device in dict.fromkeys(device for _, device, _ in plan.reads)
-    }
-    movers = [(chosen[device], source, read) for source, device, read in plan.reads]
-    transfers = []
-    for mover, source, read in movers:
-        try:
-            transfers.append(mover.read(snapshot.sources[source], read, progress=progress))
-        except ChecksumError as error:
-            raise named(snapshot, source, error) from None
-    return RestoreReport(
-        path=snapshot.path,
-        nbytes=plan.nbytes,
-        elapsed_s=time.perf_counter() - began,
-        tensors=plan.count,
-        backend=_joined(mover.name for mover, _, _ in movers) or "none",
-        path_ran=_joined(transfer.path for transfer in transfers) or "none",
-        chunks_checked=sum(transfer.chunks_checked for transfer in transfers),
-    )
-
-
-def _joined(words: object) -> str:
-    return "+".join(dict.fromkeys(words))  # type: ignore[call-overload]

@@ -71,6 +71,12 @@ class Steps:
             if self._llm is None:
                 _clean_up()
 
+    def packs(self) -> bool:
+        """Say whether vLLM packs weights by oneDNN here: its library for AVX2 does not."""
+        from vllm import _custom_ops
+
+        return bool(_custom_ops._supports_onednn)
+
     def stop(self) -> None:
         llm, self._llm = self._llm, None
         llm.llm_engine.engine_core.shutdown()

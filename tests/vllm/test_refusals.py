@@ -10,7 +10,7 @@ from torch import nn
 import thaw
 from thaw.vllm.state import take_state
 from thaw.vllm.transfer import freeze_state
-from thaw.vllm.worker import thaw_check, thaw_freeze
+from thaw.vllm.worker import thaw_freeze, thaw_prepare
 
 
 class CPUDNNLGEMMHandler:
@@ -45,7 +45,7 @@ def test_a_handle_of_a_library_is_no_tensor_of_the_model(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments"), [(thaw_freeze, ("a", "b", "auto")), (thaw_check, ("a", "auto"))]
+    ("method", "arguments"), [(thaw_freeze, ("a", "b", "auto")), (thaw_prepare, ("a", "auto"))]
 )
 def test_an_engine_with_adapters_is_left_alone(method: Any, arguments: tuple[str, ...]) -> None:
     worker = SimpleNamespace(rank=0, vllm_config=SimpleNamespace(lora_config=object()))
@@ -54,7 +54,7 @@ def test_an_engine_with_adapters_is_left_alone(method: Any, arguments: tuple[str
 
 def test_weights_are_not_swapped_while_blocks_of_the_old_ones_are_kept_elsewhere() -> None:
     config = SimpleNamespace(lora_config=None, kv_transfer_config=object())
-    answer = thaw_check(SimpleNamespace(rank=0, vllm_config=config), "a", "auto")
+    answer = thaw_prepare(SimpleNamespace(rank=0, vllm_config=config), "a", "auto")
     assert "kv_transfer_config" in answer["message"]
 
 

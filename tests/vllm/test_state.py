@@ -13,7 +13,7 @@ import thaw
 from thaw.vllm.identity import check_identity
 from thaw.vllm.options import LoadOptions
 from thaw.vllm.state import take_state
-from thaw.vllm.transfer import check_state, compare_state, freeze_state, restore_state
+from thaw.vllm.transfer import compare_state, freeze_state, prepare_state
 
 IDENTITY = {"model": "Made", "dtype": "float32", "vllm": "1.2.3"}
 
@@ -70,7 +70,7 @@ def test_restores_every_tensor_and_float(tmp_path: Path) -> None:
     with thaw.open(path) as snapshot:
         # Two layers of five tensors, tied ones twice, and two floats.
         assert len(compare_state(other, snapshot)) == 2 * (6 + 2)
-        restore_state(other, snapshot)
+        prepare_state(other, snapshot).restore()
         assert not compare_state(other, snapshot)
     assert other[0].scale_float == 1 / 7
     assert other[1].quant_method.scale == 2 / 3
@@ -83,7 +83,7 @@ def test_a_tensor_that_only_one_side_has_is_named_and_nothing_moves(tmp_path: Pa
     del other[1].plain
     before = other[0].weight.detach().clone()
     with thaw.open(path) as snapshot, pytest.raises(thaw.MismatchError) as caught:
-        restore_state(other, snapshot)
+        prepare_state(other, snapshot).restore()
     assert caught.value.differences == (
         "'0.appeared' is not in the snapshot",
         "'1.plain' is not in the model",
@@ -128,7 +128,7 @@ def test_other_ties_are_found_before_a_byte_moves(tmp_path: Path, tied: str) -> 
     path = tmp_path / "a.thaw"
     freeze_state(one, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
     with thaw.open(path) as snapshot, pytest.raises(thaw.MismatchError, match=r"0\.weight"):
-        check_state(other, snapshot)
+        prepare_state(other, snapshot)
 
 
 def test_ties_that_hold_the_same_are_no_obstacle(tmp_path: Path) -> None:
@@ -137,6 +137,5 @@ def test_ties_that_hold_the_same_are_no_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "a.thaw"
     freeze_state(one, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
     with thaw.open(path) as snapshot:
-        check_state(other, snapshot)
-        restore_state(other, snapshot)
+        prepare_state(other, snapshot).restore()
     assert torch.equal(other[0].tied, one[0].tied)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from thaw_format import FormatError
 
 import thaw
 
@@ -15,6 +14,7 @@ LIMIT_S = 600
 TWO = {"tensor_parallel_size": 2}
 UNPACKED = {"worker_extension_cls": "extension.Extension"}
 LLAMA = {"model": "llama", "snapshot": "llama.thaw"}
+INDEX = "snapshot.json"
 SECOND = "rank-00001-of-00002.thaw"
 MISSING = "rank-00001-of-00002.thaw: rank 1 has no file"
 STEPS = [
@@ -32,6 +32,7 @@ STEPS = [
     ("live decoded", "decode", {}),
     ("killed", "freeze_live", {"path": "deadly.thaw"}),
     ("default stopped", "stop", {}),
+    ("misfrozen", "freeze", {"model": "llama", "path": "llama.thaw", "dtype": "odd", **TWO}),
     ("frozen", "freeze", {"model": "llama", "path": "llama.thaw", **TWO}),
     ("loaded", "load", LLAMA | TWO | UNPACKED | {"verify": True}),
     ("decoded", "decode", {}),
@@ -40,9 +41,10 @@ STEPS = [
     ("a flipped bit", "load", LLAMA | TWO | {"snapshot": "flipped.thaw"}),
     ("parted", "copy_without", {"source": "llama.thaw", "path": "parted.thaw", "file": SECOND}),
     ("a missing rank", "load", LLAMA | TWO | {"snapshot": "parted.thaw"}),
+    ("begun", "copy_without", {"source": "llama.thaw", "path": "begun.thaw", "file": INDEX}),
     ("here", "multiprocessing", {"on": False}),
     ("one rank", "load", LLAMA),
-    ("not sealed", "load", LLAMA | {"snapshot": "deadly.thaw"}),
+    ("not sealed", "load", LLAMA | {"snapshot": "begun.thaw"}),
 ]
 
 
@@ -87,13 +89,14 @@ def test_half_restored_weights_are_not_served(answers: Any) -> None:
     assert f"{answers.folder}/damaged.thaw" in answers["half decoded"].error
 
 
-def test_a_rank_that_dies_while_it_freezes_leaves_no_snapshot(answers: Any) -> None:
+def test_a_rank_that_dies_while_it_freezes_leaves_nothing(answers: Any) -> None:
     assert answers["killed"].error
-    folder = answers.folder / "deadly.thaw"
-    assert list(folder.glob(f".{SECOND}.*.partial"))
-    assert not (folder / SECOND).exists()
-    with pytest.raises(FormatError, match="the folder is an unfinished snapshot"):
-        thaw.open(folder, rank=0)
+    assert not (answers.folder / "deadly.thaw").exists()
+
+
+def test_a_freeze_that_failed_does_not_stand_in_the_way_of_the_next(answers: Any) -> None:
+    assert "odd" in answers["misfrozen"].error
+    assert answers.value("frozen")["ranks"] == 2
 
 
 def test_damage_in_one_rank_ends_the_engine_and_is_named(answers: Any) -> None:

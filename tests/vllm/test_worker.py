@@ -15,7 +15,7 @@ from thaw.vllm import worker as methods
 CONFIG = SimpleNamespace(lora_config=None, kv_transfer_config=None)
 WORKER = SimpleNamespace(rank=3, vllm_config=CONFIG)
 CALLS: list[Callable[[], dict[str, Any]]] = [
-    lambda: methods.thaw_check(WORKER, "a.thaw", "auto"),
+    lambda: methods.thaw_prepare(WORKER, "a.thaw", "auto"),
     lambda: methods.thaw_freeze(WORKER, "a.thaw", "0" * 32, "auto"),
     lambda: methods.thaw_compare(WORKER, "a.thaw"),
 ]
@@ -44,4 +44,4 @@ def test_an_engine_may_sleep_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     awake = SimpleNamespace(tag="weights", is_asleep=False)
     allocations(monkeypatch, awake, SimpleNamespace(tag="kv_cache", is_asleep=True))
     # It goes on to the file, which is not there.
-    assert methods.thaw_check(WORKER, "a.thaw", "auto")["error"] == "FileNotFoundError"
+    assert methods.thaw_prepare(WORKER, "a.thaw", "auto")["error"] == "FileNotFoundError"

@@ -180,13 +180,19 @@ def restore_model_tp(
         MismatchError: the snapshot is not of this engine; nothing has moved.
     """
     where = _absolute(path)
-    _checked(llm.collective_rpc("thaw_check", args=(where, backend)))
-    with undefined_weights(llm, where, wait_s):
-        answers = _checked(llm.collective_rpc("thaw_restore", args=(where, backend)))
+    with undefined_weights(llm, where, wait_s, lambda: _prepare(llm, where, backend)):
+        answers = _checked(llm.collective_rpc("thaw_restore"))
         if not llm.reset_prefix_cache():
             raise ThawError("the prefix cache of the old weights could not be reset")
         llm.llm_engine.reset_encoder_cache()
     return _report(where, answers)
+
+
+def _prepare(llm: LLM, where: str, backend: str) -> None:
+    answers = llm.collective_rpc("thaw_prepare", args=(where, backend))
+    if any("error" in answer for answer in answers):
+        llm.collective_rpc("thaw_forget")
+    _checked(answers)
 
 
 def pin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:

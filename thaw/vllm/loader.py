@@ -18,7 +18,7 @@ from ..selection import open_snapshot
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
 from .materializing import deferred_layers, materialize
 from .options import FreezeOptions, LoadOptions
-from .transfer import compare_state, freeze_state, restore_state
+from .transfer import compare_state, freeze_state, prepare_state
 
 _DRAFT = "draft"
 """What vLLM says of the configuration of a model that drafts for another."""
@@ -82,7 +82,7 @@ class ThawModelLoader(BaseModelLoader):
 
     def _restore(self, model: nn.Module) -> None:
         assert self._snapshot is not None
-        restore_state(model, self._snapshot, backend=self._options.backend)
+        prepare_state(model, self._snapshot, backend=self._options.backend).restore()
         if self._options.verify and (differences := compare_state(model, self._snapshot)):
             raise MismatchError.of("restored tensors differ from the snapshot", differences)
 

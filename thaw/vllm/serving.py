@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +17,9 @@ _EVERY_S = 0.01
 
 
 @contextmanager
-def undefined_weights(llm: LLM, path: str, wait_s: float) -> Iterator[None]:
+def undefined_weights(
+    llm: LLM, path: str, wait_s: float, prepare: Callable[[], None]
+) -> Iterator[None]:
     """Have an engine refuse requests while its weights are swapped, and for good if that fails.
 
     All that `vllm.LLM` offers goes through the `add_request` of its engine, which raises a
@@ -25,6 +27,8 @@ def undefined_weights(llm: LLM, path: str, wait_s: float) -> Iterator[None]:
 
     Args:
         wait_s: how many seconds requests that run are given to end, before the block begins.
+        prepare: called when none runs; if it fails, the engine is as it was. Where some run it is
+            called before the wait as well, so that what cannot be is not waited for.
 
     Raises:
         ThawError: some still run; the engine is as it was.
@@ -40,7 +44,10 @@ def undefined_weights(llm: LLM, path: str, wait_s: float) -> Iterator[None]:
 
     setattr(engine, _ENTRANCE, refuse)
     try:
-        _wait_for_requests(engine, wait_s)
+        if engine.has_unfinished_requests():
+            prepare()
+            _wait_for_requests(engine, wait_s)
+        prepare()
     except BaseException:
         _put_back(engine, before)
         raise

@@ -6,24 +6,21 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from thaw_format import Shard, Snapshot
 from torch import nn
 
 from ..backend import Backend
-from ..census import take_census
 from ..copying import bytes_of
 from ..errors import MismatchError
-from ..filling import plan_into
 from ..freezing import freeze
-from ..matching import literal, match
-from ..pinning import PinnedSnapshot
+from ..matching import literal
 from ..reports import FreezeReport, RestoreReport
-from ..restoring import check_twins, restore
-from ..selection import select_backend
+from ..restoring import Prepared, prepare, restore
 from .identity import LOADED, PROCESSED, floats_of, kind_of, record
-from .state import ModelState, take_state
+from .state import Float, ModelState, take_state
 
 _log = logging.getLogger("vllm.thaw")
 
@@ -56,54 +53,50 @@ def freeze_state(
     )
 
 
-def restore_state(
-    model: nn.Module, snapshot: Snapshot | PinnedSnapshot, *, backend: str | Backend = "auto"
-) -> RestoreReport:
-    """Fill all that a model computes with, where it is, and set what was derived from weights.
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedState:
+    """A restore of all that a model computes with, checked and not begun.
 
-    Raises:
-        MismatchError: the model and the snapshot differ; nothing has moved.
-        FormatError: the snapshot is damaged; the model's weights are undefined then.
+    Attributes:
+        floats: each with its value in the snapshot.
+        elapsed_s: how long preparing it took.
     """
-    began = time.perf_counter()
-    state, floats = _fit(model, header(snapshot))
-    if isinstance(snapshot, PinnedSnapshot):
-        report = snapshot.restore(into=state.tensors, backend=backend).report
-    else:
-        report = restore(snapshot, into=state.tensors, backend=backend).report
-    for name, value in floats.items():
-        if state.floats[name].value != value:
-            state.floats[name].set(value)
-    _log_time(report, began)
-    return report
+
+    tensors: Prepared
+    floats: tuple[tuple[Float, float], ...]
+    elapsed_s: float
+
+    def restore(self) -> RestoreReport:
+        """Move the bytes, and set what was derived from weights.
+
+        Raises:
+            FormatError: the snapshot is damaged; the model's weights are undefined then.
+        """
+        report = self.tensors.restore().report
+        for place, value in self.floats:
+            if place.value != value:
+                place.set(value)
+        _log_time(report, self.elapsed_s + report.elapsed_s)
+        return report
 
 
-def check_state(model: nn.Module, snapshot: Snapshot, *, backend: str | Backend = "auto") -> None:
-    """Check that a snapshot fits a model, and that a backend can fill it. Nothing moves.
+def prepare_state(
+    model: nn.Module, snapshot: Snapshot, *, backend: str | Backend = "auto"
+) -> PreparedState:
+    """Check that a snapshot fits a model, and plan to fill all that it computes with, where it is.
 
     Raises:
         MismatchError: names, dtypes, shapes or ties differ.
         BackendError: the backend is unknown or unavailable.
     """
-    state, _ = _fit(model, snapshot)
-    targets = match(snapshot, take_census(state.tensors), None, strict=True).targets
-    check_twins(snapshot, plan_into(snapshot, targets), targets, backend)
-    for device in {tensor.device for tensor in state.tensors.values()}:
-        select_backend(backend, "read", device, snapshot.path)
-
-
-def header(snapshot: Snapshot | PinnedSnapshot) -> Snapshot:
-    """Return the snapshot itself, where its files are pinned."""
-    return snapshot.snapshot if isinstance(snapshot, PinnedSnapshot) else snapshot
-
-
-def _fit(model: nn.Module, snapshot: Snapshot) -> tuple[ModelState, dict[str, float]]:
-    """List what a model computes with and the snapshot's floats, where both name the same."""
+    began = time.perf_counter()
     state, floats = take_state(model), floats_of(snapshot)
     if kind_of(snapshot) == PROCESSED:
         _check_readable(model, state)
     _check_names(snapshot, state, floats)
-    return state, floats
+    tensors = prepare(snapshot, state.tensors, backend)
+    derived = tuple((state.floats[name], value) for name, value in floats.items())
+    return PreparedState(tensors, derived, time.perf_counter() - began)
 
 
 def compare_state(
@@ -163,8 +156,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return alike and torch.equal(bytes_of(one), bytes_of(other))
 
 
-def _log_time(report: RestoreReport, began: float) -> None:
-    elapsed_s = time.perf_counter() - began
+def _log_time(report: RestoreReport, elapsed_s: float) -> None:
     _log.info(
         "restored %d tensors, %.2f GB, in %.3f s (%.1f GB/s by %s, %s)",
         report.tensors,

@@ -6,7 +6,7 @@ Answers are plain values, errors too: they travel between processes by whatever 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -17,10 +17,11 @@ from ..errors import MismatchError
 from ..pinning import PinnedSnapshot, pin
 from ..selection import open_snapshot
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
-from .transfer import check_state, compare_state, freeze_state, header, restore_state
+from .transfer import compare_state, freeze_state, prepare_state
 
 _PINNED = "_thaw_pinned"
 _BROKEN = "_thaw_broken"
+_PREPARED = "_thaw_prepared"
 _WEIGHTS = "weights"
 """The tag of vLLM's sleep mode for the memory of weights."""
 Answer = dict[str, Any]
@@ -64,8 +65,9 @@ def thaw_frozen(worker: Any) -> Answer:
 
 
 @_answering
-def thaw_check(worker: Any, path: str, backend: str) -> Answer:
+def thaw_prepare(worker: Any, path: str, backend: str) -> Answer:
     """Check that a snapshot is one of this engine and fits its model, before a byte moves."""
+    _forget(worker)
     _check_awake()
     _check_alone(worker)
     if worker.vllm_config.kv_transfer_config is not None:
@@ -73,8 +75,8 @@ def thaw_check(worker: Any, path: str, backend: str) -> Answer:
             "an engine with a kv_transfer_config keeps blocks of the old weights outside of its "
             "cache, where they would outlive a swap: swap the weights of one without"
         )
-    with _opened(worker, path) as opened:
-        snapshot = header(opened)
+    with ExitStack() as stack:
+        snapshot = stack.enter_context(_opened(worker, path))
         kind = kind_of(snapshot)
         if kind != PROCESSED:
             raise ThawError(
@@ -82,21 +84,33 @@ def thaw_check(worker: Any, path: str, backend: str) -> Answer:
                 f"engine takes {PROCESSED!r} ones, which thaw_vllm.freeze_model_tp makes"
             )
         check_identity(snapshot, _identity(worker))
-        check_state(worker.get_model(), snapshot, backend=backend)
+        prepared = prepare_state(worker.get_model(), snapshot, backend=backend)
+        setattr(worker, _PREPARED, (prepared, stack.pop_all()))
     return {}
 
 
 @_answering
-def thaw_restore(worker: Any, path: str, backend: str) -> Answer:
-    """Restore into the live model of this rank, from pinned memory where the path is pinned."""
-    with _opened(worker, path) as opened:
+def thaw_restore(worker: Any) -> Answer:
+    """Restore into the live model of this rank what was prepared."""
+    prepared, stack = vars(worker).pop(_PREPARED, (None, None))
+    if prepared is None:
+        raise ThawError("no restore was prepared")
+    with stack:
+        path = prepared.tensors.snapshot.path
         # Whatever happens from here on: only a restore that ends well clears it.
         setattr(worker, _BROKEN, f"a restore from {path} did not end well")
-        report = restore_state(worker.get_model(), opened, backend=backend)
+        report = prepared.restore()
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     setattr(worker, _BROKEN, None)
     return _said(report) | {"chunks_checked": report.chunks_checked}
+
+
+@_answering
+def thaw_forget(worker: Any) -> Answer:
+    """Drop what was prepared and will not be restored."""
+    _forget(worker)
+    return {}
 
 
 @_answering
@@ -111,6 +125,7 @@ def thaw_pin(worker: Any, path: str) -> Answer:
 @_answering
 def thaw_unpin(worker: Any, path: str) -> Answer:
     """Unlock them."""
+    _forget(worker)
     if pinned := _pinned(worker).pop(path, None):
         pinned.close()
     return {}
@@ -134,7 +149,7 @@ def thaw_compare(worker: Any, path: str) -> Answer:
 
 
 METHODS = (
-    *(thaw_freeze, thaw_frozen, thaw_check, thaw_restore),
+    *(thaw_freeze, thaw_frozen, thaw_prepare, thaw_restore, thaw_forget),
     *(thaw_pin, thaw_unpin, thaw_compare),
 )
 
@@ -186,13 +201,18 @@ def _pinned(worker: Any) -> dict[str, PinnedSnapshot]:
 
 
 @contextmanager
-def _opened(worker: Any, path: str) -> Iterator[Snapshot | PinnedSnapshot]:
+def _opened(worker: Any, path: str) -> Iterator[Snapshot]:
     """Give what is pinned under a path, whatever the path names by now; else open it."""
-    if (pinned := _pinned(worker).get(path)) is not None:
-        yield pinned
-        return
-    with open_snapshot(path, rank=worker.rank) as snapshot:
+    pinned = _pinned(worker).get(path)
+    found = pinned.in_use() if pinned else open_snapshot(path, rank=worker.rank)
+    with found as snapshot:
         yield snapshot
+
+
+def _forget(worker: Any) -> None:
+    _, stack = vars(worker).pop(_PREPARED, (None, None))
+    if stack is not None:
+        stack.close()
 
 
 def _said(report: Any) -> Answer:
