@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from thaw_format import Shard, Snapshot
+from thaw_format import Shard, Snapshot, collector_paused
 from torch import nn
 
 from ..backend import Backend
@@ -90,11 +90,12 @@ def prepare_state(
         BackendError: the backend is unknown or unavailable.
     """
     began = time.perf_counter()
-    state, floats = take_state(model), floats_of(snapshot)
-    if kind_of(snapshot) == PROCESSED:
-        _check_readable(model, state)
-    _check_names(snapshot, state, floats)
-    tensors = prepare(snapshot, state.tensors, backend)
+    with collector_paused():
+        state, floats = take_state(model), floats_of(snapshot)
+        if kind_of(snapshot) == PROCESSED:
+            _check_readable(model, state)
+        _check_names(snapshot, state, floats)
+        tensors = prepare(snapshot, state.tensors, backend)
     derived = tuple((state.floats[name], value) for name, value in floats.items())
     return PreparedState(tensors, derived, time.perf_counter() - began)
 
