@@ -1,5 +1,7 @@
 """What thaw refuses of vLLM, since a snapshot of it would be wrong without a word."""
 
+import errno
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import nn
 import thaw
 from thaw.vllm.state import take_state
 from thaw.vllm.transfer import freeze_state
-from thaw.vllm.worker import thaw_freeze, thaw_prepare
+from thaw.vllm.worker import thaw_freeze, thaw_frozen, thaw_prepare
 
 
 class CPUDNNLGEMMHandler:
@@ -65,10 +67,28 @@ def test_a_layer_that_is_left_out_is_no_part_of_the_model() -> None:
     assert take_state(model).tensors.keys() == {"0.weight", "0.bias"}
 
 
-@pytest.mark.parametrize("name", ["ThawModelLoader", "FreezingModelLoader"])
-def test_a_draft_model_does_not_take_the_place_of_its_target(name: str) -> None:
+def test_a_draft_model_is_not_loaded_from_the_snapshot_of_its_target() -> None:
     loader = pytest.importorskip("thaw.vllm.loader", exc_type=ImportError)
-    kind = getattr(loader, name)
+    kind = loader.ThawModelLoader
     draft = SimpleNamespace(runner_type="draft")
     with pytest.raises(thaw.MismatchError, match=r"a draft model .* speculative_config"):
         kind.load_model(object.__new__(kind), SimpleNamespace(), draft)
+
+
+def test_why_a_worker_could_not_freeze_reaches_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = pytest.importorskip("thaw.vllm.loader", exc_type=ImportError)
+    freezing = object.__new__(loader.FreezingModelLoader)
+    freezing._inner, freezing._vllm_config = SimpleNamespace(load_weights=print), object()
+
+    def fill_disk(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.thaw")
+
+    monkeypatch.setattr(freezing, "_freeze", fill_disk)
+    model = nn.Linear(2, 2)
+    freezing.load_weights(model, SimpleNamespace())
+    answer = thaw_frozen(SimpleNamespace(rank=1, get_model=lambda: model))
+    assert answer == {
+        "rank": 1,
+        "error": "OSError",
+        "message": "[Errno 28] No space left on device: 'a.thaw'",
+    }

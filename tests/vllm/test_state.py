@@ -11,6 +11,7 @@ from torch import nn
 
 import thaw
 from thaw.vllm.identity import check_identity
+from thaw.vllm.materializing import convert_caches
 from thaw.vllm.options import LoadOptions
 from thaw.vllm.state import take_state
 from thaw.vllm.transfer import compare_state, freeze_state, prepare_state
@@ -139,3 +140,26 @@ def test_ties_that_hold_the_same_are_no_obstacle(tmp_path: Path) -> None:
     with thaw.open(path) as snapshot:
         prepare_state(other, snapshot).restore()
     assert torch.equal(other[0].tied, one[0].tied)
+
+
+class Rotary(nn.Module):
+    def __init__(self, *, converts: bool) -> None:
+        super().__init__()
+        self.register_buffer("cos_sin_cache", torch.ones(4, 2), persistent=False)
+        if converts:
+            self._match_cos_sin_cache_dtype = print
+
+
+def test_a_table_that_running_converts_is_loaded_as_it_was_frozen(tmp_path: Path) -> None:
+    ran = nn.Sequential(Rotary(converts=True)).to(torch.bfloat16)
+    path = tmp_path / "a.thaw"
+    freeze_state(ran, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    with thaw.open(path) as snapshot:
+        built = nn.Sequential(Rotary(converts=True))
+        convert_caches(built, snapshot)
+        prepare_state(built, snapshot).restore()
+        assert torch.equal(built[0].cos_sin_cache, ran[0].cos_sin_cache)
+        other = nn.Sequential(Rotary(converts=False))
+        convert_caches(other, snapshot)
+        with pytest.raises(thaw.MismatchError, match="bfloat16 in the snapshot, float32"):
+            prepare_state(other, snapshot)

@@ -125,6 +125,11 @@ def freeze(
             tensor_parallel_size=tensor_parallel_size,
             **{"enforce_eager": True, **engine},
         ).create_engine_config()
+        if config.speculative_config is not None:
+            raise MismatchError(
+                "leave out speculative_config: a draft model might be frozen in place of the model "
+                "that it drafts for"
+            )
         return _freeze_by_workers(config, kind, where, snapshot_id, backend)
 
 

@@ -24,6 +24,8 @@ KINDS = (LOADED, PROCESSED)
 _KEY = "vllm"
 _PASSING = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
 """Keys of a model's configuration that say where it came from, not what it is."""
+_DTYPE = frozenset({"dtype", "torch_dtype"})
+"""Keys that are set while a model is built: what it runs in has a field of its own."""
 
 _ADVICE = {
     "model": "it is another model's snapshot",
@@ -134,9 +136,17 @@ def _recorded(snapshot: Snapshot) -> Mapping[str, Any]:
 
 
 def _digest(config: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in config.items() if key not in _PASSING}
-    said = json.dumps(kept, sort_keys=True, default=str).encode()
+    said = json.dumps(_kept(config), sort_keys=True, default=str).encode()
     return hashlib.sha256(said).hexdigest()[:16]
+
+
+def _kept(value: Any) -> Any:
+    """Leave out what does not count, of a configuration and of those inside of it."""
+    if isinstance(value, Mapping):
+        # Others, like that of a quantization, may mean something else by the same keys.
+        passed = _PASSING | _DTYPE if "model_type" in value else frozenset[str]()
+        return {key: _kept(each) for key, each in value.items() if key not in passed}
+    return [_kept(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _said(place: Place | None) -> str:

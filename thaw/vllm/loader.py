@@ -14,16 +14,18 @@ from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from ..errors import MismatchError
+from ..reports import FreezeReport
 from ..selection import open_snapshot
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
-from .materializing import deferred_layers, materialize
+from .materializing import convert_caches, deferred_layers, materialize
 from .options import FreezeOptions, LoadOptions
 from .transfer import compare_state, freeze_state, prepare_state
+from .worker import ANSWERED
 
 _DRAFT = "draft"
 """What vLLM says of the configuration of a model that drafts for another."""
 REPORT = "thaw_report"
-"""The attribute of a model that says how it was frozen while it was loaded."""
+"""The attribute of a model that says how it was frozen while it was loaded, or why it was not."""
 
 
 class ThawModelLoader(BaseModelLoader):
@@ -59,6 +61,7 @@ class ThawModelLoader(BaseModelLoader):
             model = super().load_model(vllm_config, model_config, **more)
             if kind == PROCESSED:
                 check_identity(snapshot, identify(vllm_config, model_config, rank, kind))
+                convert_caches(model, snapshot)
                 self._restore(model)
         return model
 
@@ -115,11 +118,6 @@ class FreezingModelLoader(BaseModelLoader):
         self._inner.download_model(model_config)
 
     def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, **more: Any) -> Any:
-        if model_config.runner_type == _DRAFT:
-            raise MismatchError(
-                "a draft model would be frozen in place of the model that it drafts for: leave out "
-                "speculative_config"
-            )
         self._vllm_config = vllm_config
         return super().load_model(vllm_config, model_config, **more)
 
@@ -131,14 +129,24 @@ class FreezingModelLoader(BaseModelLoader):
                 deferred,
             )
         self._inner.load_weights(model, model_config)
+        report: FreezeReport | Exception
+        try:
+            report = self._freeze(model, self._vllm_config, model_config)
+        except ANSWERED as error:
+            # What a worker raises while it starts does not reach who started it.
+            report = error
+        setattr(model, REPORT, report)
+
+    def _freeze(
+        self, model: nn.Module, vllm_config: VllmConfig, model_config: ModelConfig
+    ) -> FreezeReport:
         rank = get_world_group().rank
-        report = freeze_state(
+        return freeze_state(
             model,
             self._options.freeze_to,
             kind=LOADED,
-            identity=identify(self._vllm_config, model_config, rank, LOADED),
-            shard=rank_shard(self._vllm_config, rank),
+            identity=identify(vllm_config, model_config, rank, LOADED),
+            shard=rank_shard(vllm_config, rank),
             snapshot_id=self._options.snapshot_id,
             backend=self._options.backend,
         )
-        setattr(model, REPORT, report)

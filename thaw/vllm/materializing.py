@@ -1,8 +1,12 @@
-"""Layers that vLLM quantizes while it loads them, and that have no memory before."""
+"""What a model that vLLM has just built lacks of one that has run: memory, and dtypes."""
 
 from __future__ import annotations
 
+from thaw_format import Snapshot
 from torch import nn
+
+_CACHE, _CONVERSION = "cos_sin_cache", "_match_cos_sin_cache_dtype"
+"""A table of rotary embeddings, and the method of vLLM's that gives it the dtype of queries."""
 
 
 def is_deferred(layer: nn.Module) -> bool:
@@ -23,6 +27,15 @@ def materialize(model: nn.Module) -> None:
     for layer in model.modules():
         if is_deferred(layer):
             _materialize(layer)
+
+
+def convert_caches(model: nn.Module, snapshot: Snapshot) -> None:
+    """Give tables of rotary embeddings the dtype that the snapshot has, as running a model does."""
+    for name, layer in model.named_modules():
+        spec = snapshot.tensors.get(f"{name}.{_CACHE}")
+        cache = getattr(layer, _CACHE, None)
+        if spec and hasattr(layer, _CONVERSION) and cache is not None:
+            setattr(layer, _CACHE, cache.to(spec.dtype))
 
 
 def _materialize(layer: nn.Module) -> None:

@@ -25,6 +25,8 @@ _PREPARED = "_thaw_prepared"
 _WEIGHTS = "weights"
 """The tag of vLLM's sleep mode for the memory of weights."""
 Answer = dict[str, Any]
+ANSWERED = (ThawError, OSError, TypeError, ValueError)
+"""Errors that are an answer; others end the worker."""
 
 
 def _answering(method: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -32,7 +34,7 @@ def _answering(method: Callable[..., Answer]) -> Callable[..., Answer]:
     def answer(worker: Any, *args: Any, **kwargs: Any) -> Answer:
         try:
             return method(worker, *args, **kwargs) | {"rank": worker.rank}
-        except (ThawError, OSError, TypeError, ValueError) as error:
+        except ANSWERED as error:
             return {"rank": worker.rank, "error": type(error).__name__, "message": str(error)}
 
     return answer
@@ -61,7 +63,10 @@ def thaw_frozen(worker: Any) -> Answer:
     """Say what the loader froze on this rank, when it loaded the model."""
     from .loader import REPORT
 
-    return _said(getattr(worker.get_model(), REPORT))
+    found = getattr(worker.get_model(), REPORT)
+    if isinstance(found, Exception):
+        raise found
+    return _said(found)
 
 
 @_answering
