@@ -72,10 +72,17 @@ class Steps:
                 _clean_up()
 
     def packs(self) -> bool:
-        """Say whether vLLM packs weights by oneDNN here: its library for AVX2 does not."""
+        """Say whether vLLM packs weights by oneDNN here; where that fails it does without."""
+        import torch
         from vllm import _custom_ops
 
-        return bool(_custom_ops._supports_onednn)
+        if not _custom_ops._supports_onednn:
+            return False
+        try:
+            _custom_ops.create_onednn_mm(torch.zeros(64, 64, dtype=torch.bfloat16).t(), 32)
+        except RuntimeError:
+            return False
+        return True
 
     def stop(self) -> None:
         llm, self._llm = self._llm, None
