@@ -6,11 +6,9 @@ lies. Of thousands of tensors the manifest takes a good part of the time that th
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -19,7 +17,7 @@ from thaw_format import ChecksumError, ShardFile, ThawError, UnparsedShard, View
 from .arena import allocate
 from .backend import Backend, Extent, Progress, ReadPlan
 from .reports import Restored, RestoreReport
-from .selection import find_format, select_backend
+from .selection import select_backend
 from .verifying import named
 
 _WORTH_NBYTES = 1 << 20
@@ -28,29 +26,26 @@ _Views: TypeAlias = tuple[ShardFile, Mapping[str, torch.Tensor], int]
 """What the manifest says, its tensors, and the bytes of their storages."""
 
 
+def is_worth_it(shard: UnparsedShard) -> bool:
+    """Say whether parsing the manifest takes long enough to be done while bytes move."""
+    return len(shard.manifest) >= _WORTH_NBYTES and shard.digests.chunks.nbytes > 0
+
+
 def restore_ahead(
-    path: str | os.PathLike[str],
+    shard: UnparsedShard,
     device: str | torch.device | None,
     backend: str | Backend,
     progress: Progress | None,
-) -> Restored | None:
-    """Restore all tensors of a file to new memory; None where that would not pay.
+) -> Restored:
+    """Restore all tensors of a file to new memory.
 
     Raises:
         FormatError, BackendError: as of `thaw.restore`; of several errors that which opening the
             file would have found.
     """
-    shard = find_format(path).open_unparsed(Path(path))
-    if shard is None:
-        return None
-    try:
-        if len(shard.manifest) < _WORTH_NBYTES or not shard.digests.chunks.nbytes:
-            return None
-        where = torch.device("cpu" if device is None else device)
-        mover = select_backend(backend, "read", where, shard.source.path)
-        return _restore(shard, where, mover, progress)
-    finally:
-        shard.source.close()
+    where = torch.device("cpu" if device is None else device)
+    mover = select_backend(backend, "read", where, shard.source.path)
+    return _restore(shard, where, mover, progress)
 
 
 def _restore(

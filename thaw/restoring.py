@@ -6,14 +6,16 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import torch
 from thaw_format import ChecksumError, Snapshot, as_integers, collector_paused
 from torch import nn
 
-from .ahead import restore_ahead
+from .ahead import is_worth_it, restore_ahead
 from .backend import Backend, Progress, Transfer
 from .census import take_census
 from .copying import copy_exactly
@@ -22,7 +24,7 @@ from .filling import plan_into
 from .matching import literal, match, select_names
 from .planning import RestorePlan, plan_arena
 from .reports import Restored, RestoreReport
-from .selection import open_snapshot, select_backend
+from .selection import find_format, open_snapshot, select_backend
 from .verifying import named
 
 
@@ -64,9 +66,12 @@ def restore(
     if isinstance(path, Snapshot):
         return _restore(path, into, device, backend, names, strict, progress)
     if into is None and names is None and rank is None:
-        found = restore_ahead(path, device, backend, progress)
-        if found is not None:
-            return found
+        shard = find_format(path).open_unparsed(Path(path))
+        if shard is not None:
+            with closing(shard.source):
+                if is_worth_it(shard):
+                    return restore_ahead(shard, device, backend, progress)
+                return _restore(shard.parse(), into, device, backend, names, strict, progress)
     with open_snapshot(path, rank=rank) as snapshot:
         return _restore(snapshot, into, device, backend, names, strict, progress)
 
