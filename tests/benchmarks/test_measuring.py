@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -108,7 +107,9 @@ def test_case_names_are_distinct_and_files_are_made_before_they_are_read() -> No
     settings = Settings("a", "b", "cpu", 2_000_000, 100, 2, 3)
     cases = list(catalogue(settings).values())
     assert len({case.name for case in cases}) == len(cases) > 60
-    assert math.prod(case.processes for case in cases) == 9
+    assert [case.name for case in cases if case.processes == 3] == [
+        f"restore/{place}/native" for place in ("tmpfs", "pinned", "page-cache")
+    ]
     order = [case.name for case in cases]
     for name, peer in PEERS.items():
         if peer.save and peer.file != "checkpoint":
