@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 FILES = (
     *("engines.json", "engine_modes.json", "engine_figures.json", "engine_figures_more.json"),
-    "engine_figures_phi.json",
+    *("engine_figures_phi.json", "engine_figures_gemma.json"),
     "engines_cpu.json",
 )
 NOT_MEASURED = "Not measured yet."

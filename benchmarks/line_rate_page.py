@@ -1,4 +1,7 @@
-"""Make benchmarks/line_rate.md and its plots from results/line_rate.json alone."""
+"""Make benchmarks/line_rate.md and its plots from results alone.
+
+line_rate.json, and beside it line_rate_others.json, of another machine, and read_profile.json.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 from bars import Bar, draw
 from line_rate_results import MIB, LineRate, Measured
+from read_profile_page import section
 from tables import cell, seconds, table, yes
 
 HERE = Path(__file__).parent
@@ -30,9 +34,11 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
     if not results.exists():
         return {}
     found = LineRate(json.loads(results.read_text()))
-    plots = folder / "plots"
+    others, plots = results.with_name("line_rate_others.json"), folder / "plots"
+    elsewhere = LineRate(json.loads(others.read_text())) if others.exists() else None
+    profile = section(results.with_name("read_profile.json"))
     return {
-        folder / "line_rate.md": page(found),
+        folder / "line_rate.md": page(found, elsewhere, profile),
         plots / "line_rate_restore.svg": _restore_plot(found),
         plots / "line_rate_freeze.svg": _freeze_plot(found),
     }
@@ -58,13 +64,11 @@ def headline(found: LineRate) -> str:
     )
 
 
-def page(found: LineRate) -> str:
-    settings, runs = found.raw["settings"], found.raw["runs"]
+def page(found: LineRate, elsewhere: LineRate | None, profile: list[str]) -> str:
+    settings = found.raw["settings"]
     tensors = sorted({row.raw["tensors"] for row in found.rows})
     moved = max((row.raw["nbytes"] for row in found.rows), default=0)
-    facts = ", ".join(f"{key} {value}" for key, value in runs[-1]["machine"].items())
     counts = " and ".join(f"{count:,}" for count in tensors)
-    commands = "; ".join(f"`{' '.join(['line_rate.py', *run['command']])}`" for run in runs)
     parts = [
         "# Line rate: from files to the device and back",
         "",
@@ -72,8 +76,7 @@ def page(found: LineRate) -> str:
         "",
         f"{moved / 1e9:.3f} GB of bf16 in {counts} tensors, device {settings['device']}.",
         "GB = 10^9 bytes. Raw results: [results/line_rate.json](results/line_rate.json).",
-        f"Machine: {facts}.",
-        f"Commands, on one machine: {commands}.",
+        *_origin(found),
         "",
         NOTE,
         "",
@@ -87,45 +90,66 @@ def page(found: LineRate) -> str:
         "",
         "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
-        *_sections(found),
+        *_sections(found, "##", elsewhere),
+        *profile,
     ]
+    if elsewhere:
+        parts += [
+            "## On another machine",
+            "",
+            "What the run above had no time for, and the disk again. Shares are of what this",
+            "machine reached. Raw results:",
+            "[results/line_rate_others.json](results/line_rate_others.json).",
+            *_origin(elsewhere),
+            "",
+            *_sections(elsewhere, "###", found),
+        ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _sections(found: LineRate) -> list[str]:
+def _origin(found: LineRate) -> list[str]:
+    """Say where and how results came to be."""
+    runs = found.raw["runs"]
+    facts = ", ".join(f"{key} {value}" for key, value in runs[-1]["machine"].items())
+    commands = "; ".join(f"`{' '.join(['line_rate.py', *run['command']])}`" for run in runs)
+    return [f"Machine: {facts}.", f"Commands, on one machine: {commands}."]
+
+
+def _sections(found: LineRate, level: str, other: LineRate | None) -> list[str]:
+    """Tabulate results; what `other` has is not missing."""
     few = found.of("restore", "unread", "undigested", "checkpoint", "many")
     titled = [
-        ("## Ceilings", ("place", "ceiling", "GB/s", "how"), _ceilings(found)),
-        ("## Restore", _RESTORE, map(_restore_row, few)),
+        ("Ceilings", ("place", "ceiling", "GB/s", "how"), _ceilings(found)),
+        ("Restore", _RESTORE, map(_restore_row, few)),
         (
-            "## Freeze",
+            "Freeze",
             ("case", "sample", "median s", "spread s", "GB/s", "share", "path", "identical"),
             map(_freeze_row, found.of("freeze", "freeze-many")),
         ),
         (
-            "## Plain transfers between the samples",
+            "Plain transfers between the samples",
             ("case", "sample", "way", "median s", "spread s", "GB/s"),
             _plain_rows(found),
         ),
-        ("## Memory", _MEMORY, map(_memory_row, (r for r in found.rows if r.raw["memory"]))),
-        ("## Beside other loaders", _PEERS, _peer_rows(found)),
+        ("Memory", _MEMORY, map(_memory_row, (r for r in found.rows if r.raw["memory"]))),
+        ("Beside other loaders", _PEERS, _peer_rows(found)),
         (
-            "## Beside other savers, to tmpfs",
+            "Beside other savers, to tmpfs",
             ("saver", "s", "GB/s", "version"),
             map(_save_row, found.of("save")),
         ),
         (
-            "## Not measured",
+            "Not measured",
             ("cases", "why"),
-            _missing(found),
+            _missing(found, other),
         ),
     ]
     lines = []
     for title, head, rows in titled:
         listed = list(rows)
         if listed:
-            lines += [title, "", *table(head, listed)]
-        if listed and title == "## Freeze":
+            lines += [f"{level} {title}", "", *table(head, listed)]
+        if listed and title == "Freeze" and level == "##":
             lines += ["![Freeze](plots/line_rate_freeze.svg)", ""]
     return lines
 
@@ -215,9 +239,12 @@ def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
     ]
 
 
-def _missing(found: LineRate) -> list[tuple[object, ...]]:
+def _missing(found: LineRate, other: LineRate | None) -> list[tuple[object, ...]]:
     reasons: dict[str, list[str]] = {}
+    measured = {row.raw["case"] for row in other.rows} if other else set()
     for each in found.raw["missing"]:
+        if each["case"] in measured:
+            continue
         reasons.setdefault(cell(each["reason"]), []).append(f"`{each['case']}`")
     return [(", ".join(names), reason) for reason, names in reasons.items()]
 

@@ -175,6 +175,23 @@ def test_what_was_not_measured_is_on_the_page(raw, tmp_path) -> None:
     assert "| `restore/tmpfs/gds` | no \\| such backend |" in made(raw, tmp_path)["line_rate.md"]
 
 
+def test_what_another_machine_measured_is_told_apart_and_not_missing(raw, tmp_path) -> None:
+    other = copy.deepcopy(raw)
+    other["runs"][0]["machine"]["cpu"] = "another CPU"
+    other["missing"] = []
+    other["rows"] = [row("restore/tmpfs/gds", "first", 0.8), row("freeze/tmpfs/cupy", "first", 5.0)]
+    alone = made(raw, tmp_path)["line_rate.md"]
+    (tmp_path / "line_rate_others.json").write_text(json.dumps(other))
+    page = made(raw, tmp_path)["line_rate.md"]
+    first, second = page.split("## On another machine\n")
+    assert "such backend" in alone
+    assert "such backend" not in page
+    assert "another CPU" in second
+    assert "| `restore/tmpfs/gds` | first | 291 | 0.800 |" in second
+    assert "another CPU" not in first
+    assert "restore/tmpfs/gds" not in first
+
+
 def test_ceilings_say_how_and_why_not(raw, tmp_path) -> None:
     page = made(raw, tmp_path)["line_rate.md"]
     assert "| tmpfs | h2d-pinned | 54.50 | one way: 54.50 |" in page

@@ -1,0 +1,63 @@
+"""The profile of reading one file after the other, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import thaw
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_parts_cover_what_the_plan_reads_in_whole_pieces(count: int) -> None:
+    from read_profile import cut
+    from thaw.backend import Extent, ReadPlan
+
+    memory = torch.arange(70 * MIB, dtype=torch.uint8)
+    extents = [Extent(4096, memory[: 30 * MIB]), Extent(40 * MIB, memory[30 * MIB :])]
+    parts = list(cut(ReadPlan(tuple(extents)), count))
+    assert len(parts) == count
+    assert all(part.nbytes % (8 * MIB) == 0 for part in parts[:-1])
+    found = [extent for part in parts for extent in part.extents]
+    assert torch.equal(torch.cat([extent.memory for extent in found]), memory)
+    ends = [0, *(extent.end for extent in found)]
+    gaps = [extent.offset - end for extent, end in zip(found, ends, strict=False)]
+    assert [gap for gap in gaps if gap] == [4096, 10 * MIB - 4096]
+
+
+@pytest.mark.slow
+def test_profile_and_its_section(tmp_path: Path) -> None:
+    pytest.importorskip("thaw_native", reason="the native backend is not installed")
+    from llama import llama, make, total_nbytes, write_checkpoint
+    from read_profile_page import section
+
+    shapes = llama(80_000_000)
+    tensors = make(shapes, torch.device("cpu"))
+    thaw.freeze(tensors, tmp_path / "file.thaw")
+    write_checkpoint(tensors, tmp_path / "checkpoint")
+    out = tmp_path / "read_profile.json"
+    command = [sys.executable, BENCHMARKS / "read_profile.py", tmp_path / "file.thaw"]
+    command += [tmp_path / "checkpoint", "--device", "cpu", "--repeat", "2", "--output", out]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
+    counts = {what: {len(reads) for reads in row["reads_s"]} for what, row in rows.items()}
+    assert counts == {"one file": {1}, "one file, 4 reads": {4}, "4 files": {4}, "one piece": {1}}
+    assert all(len(row["reads_s"]) == len(row["planned_s"]) == 2 for row in rows.values())
+    assert rows["4 files"]["nbytes"] == total_nbytes(shapes)
+    assert 0 < rows["one piece"]["nbytes"] < rows["one file"]["nbytes"]
+    (line,) = [each for each in section(out) if each.startswith("| one file, 4 reads |")]
+    assert line.count(", ") == 1 + 3
+
+
+def test_nothing_measured_makes_no_section(tmp_path: Path) -> None:
+    from read_profile_page import section
+
+    assert section(tmp_path / "none.json") == []
