@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import IO, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from .commands import COMMANDS, freeze
-from .errors import INTERRUPTION, StoppedError, describe, report
+from .errors import INTERRUPTION, StoppedError, describe, discard, report
 from .exits import CLOSED, EXIT_CODES, OK, USAGE
 from .passing import PassingCommand
 
@@ -46,7 +45,7 @@ class CommandGroup(TyperGroup):
             return result if isinstance(result, int) else OK
         except StoppedError as stopped:
             if stopped.status == CLOSED:
-                _discard(sys.stdout)
+                discard(sys.stdout)
             else:
                 report(INTERRUPTION, as_json=as_json)
             return stopped.status
@@ -54,7 +53,7 @@ class CommandGroup(TyperGroup):
             # What typer makes of a closed pipe where no command runs, as with `--help`.
             if not isinstance(ended.__context__, BrokenPipeError):
                 raise
-            _discard(sys.stdout)
+            discard(sys.stdout)
             return CLOSED
         except Exception as error:
             failure = INTERRUPTION if _came_of_interrupt(error) else describe(error)
@@ -115,12 +114,4 @@ def _discard_unwritten(stream: IO[str]) -> None:
     try:
         stream.flush()
     except OSError:
-        _discard(stream)
-
-
-def _discard(stream: IO[str]) -> None:
-    """Let nothing more be written: Python would try again, and complain, as it ends."""
-    with suppress(OSError, ValueError):
-        target = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(target, stream.fileno())
-        os.close(target)
+        discard(stream)

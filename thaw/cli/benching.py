@@ -105,6 +105,8 @@ def _check_files(wish: Wish) -> None:
     for file in (wish.json_file, wish.plot_file):
         if file and not file.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file.parent))
+        if file and file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     if wish.plot_file is None:
         return
     if wish.plot_file.suffix not in plot.SUFFIXES:

@@ -8,7 +8,7 @@ import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import typer
 
@@ -78,8 +78,18 @@ def report(failure: Failure, *, as_json: bool) -> None:
     else:
         line = f"thaw: {escape(' '.join(_sentence(failure).split()))}"
     # What cannot be said does not change how the command ends.
-    with suppress(OSError, ValueError):
+    try:
         print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        discard(sys.stderr)
+
+
+def discard(stream: IO[str]) -> None:
+    """Let nothing more be written: Python would try again, and complain, as it ends."""
+    with suppress(OSError, ValueError):
+        target = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(target, stream.fileno())
+        os.close(target)
 
 
 def _describe_thaw(error: Exception) -> Failure | None:

@@ -161,6 +161,7 @@ def test_the_table_says_what_is_wrong(model: Path) -> None:
         (("--device", "toaster"), 2, "is no device"),
         (("--plot", "x.pdf"), 2, ".svg or .png"),
         (("--output", "no/such/folder.json"), 1, "No such file or directory"),
+        (("--output", "."), 1, "Is a directory"),
         (("--folder", "no/such/folder"), 2, "does not exist"),
         (("--rank", "4"), 1, "has no rank 4"),
     ],

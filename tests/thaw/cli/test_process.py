@@ -135,8 +135,11 @@ def test_an_error_that_cannot_be_said_keeps_its_code(
     model: Path, arguments: list[str], status: int
 ) -> None:
     command = [*THAW, "diff", model, *([model] if arguments else []), *arguments]
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=full, check=False, env=environment
+        )
     assert done.returncode == status
 
 
