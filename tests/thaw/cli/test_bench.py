@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints, is_typeddict
@@ -247,5 +248,9 @@ def test_an_interrupt_leaves_nothing(
 def _reached(phase: str, scratch: Path, pid: int) -> bool:
     if phase == "freeze":
         return any(scratch.glob(".thaw-bench-*/*"))
-    links = [each for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()]
-    return any(str(scratch) in os.readlink(each) for each in links)
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        # A file may be closed meanwhile.
+        with suppress(FileNotFoundError):
+            if str(scratch) in os.readlink(each):
+                return True
+    return False
