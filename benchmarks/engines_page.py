@@ -10,7 +10,7 @@ from typing import Any
 
 from engines_results import SHAPE, Column, Row, Shape, figures, outcomes, shapes
 from line_rate_results import MIB
-from tables import cell, seconds, table, yes
+from tables import cell, described, seconds, table, yes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -69,7 +69,7 @@ def page(found: Mapping[str, Row]) -> str:
 
 def _run(name: str, raw: Row) -> str:
     facts = raw["machine"] | raw["versions"]
-    said = ", ".join(f"{key} {value}" for key, value in facts.items())
+    said = described(facts)
     return f"[results/{name}](results/{name}): {said}."
 
 

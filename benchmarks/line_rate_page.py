@@ -13,7 +13,7 @@ from typing import Any
 from bars import Bar, draw
 from line_rate_results import MIB, LineRate, Measured
 from read_profile_page import section
-from tables import cell, seconds, table, yes
+from tables import cell, described, seconds, table, yes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "line_rate.json"
@@ -110,7 +110,7 @@ def page(found: LineRate, elsewhere: LineRate | None, profile: list[str]) -> str
 def _origin(found: LineRate) -> list[str]:
     """Say where and how results came to be."""
     runs = found.raw["runs"]
-    facts = ", ".join(f"{key} {value}" for key, value in runs[-1]["machine"].items())
+    facts = described(runs[-1]["machine"])
     commands = "; ".join(f"`{' '.join(['line_rate.py', *run['command']])}`" for run in runs)
     return [f"Machine: {facts}.", f"Commands, on one machine: {commands}."]
 

@@ -17,6 +17,7 @@ from line_rate_page import RESULTS, headline
 from line_rate_page import files as line_rate_files
 from line_rate_results import LineRate
 from ranks_page import files as ranks_files
+from tables import described
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -119,7 +120,7 @@ def page(raw: dict[str, Any]) -> str:
         f"`python benchmarks/reference.py`: {raw['nbytes'] / 1e9:.0f} GB of bf16, page cache warm, "
         f"each case {raw['repeat']} times in a fresh process, interleaved; GB = 10^9 bytes."
     )
-    facts = ", ".join(f"{key} {value}" for key, value in machine.items())
+    facts = described(machine)
     return "\n".join(
         [
             "# Benchmarks",

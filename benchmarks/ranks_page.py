@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
-from tables import table, yes
+from tables import described, table, yes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "two_gpus.json"
@@ -47,7 +47,7 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
 
 
 def page(raw: Row) -> str:
-    facts = ", ".join(f"{key} {value}" for key, value in (raw["machine"] | raw["versions"]).items())
+    facts = described(raw["machine"] | raw["versions"])
     parts = [
         "# Two ranks on two GPUs",
         "",

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tables import seconds, table
+from tables import described, seconds, table
 
 _NOTE = """\
 The native backend reads into new memory and checks nothing; nothing is opened within the clock.
@@ -19,7 +19,7 @@ def section(results: Path) -> list[str]:
     if not results.exists():
         return []
     raw = json.loads(results.read_text())
-    facts = ", ".join(f"{key} {value}" for key, value in raw["machine"].items())
+    facts = described(raw["machine"])
     return [
         "## One file after the other",
         "",
