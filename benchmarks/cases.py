@@ -122,7 +122,7 @@ def _native(processes: int) -> list[Case]:
         Case("freeze", "tmpfs", name, again=2, plain=True),
         Case("restore", "tmpfs", name, processes=processes),
         Case("restore", "pinned", name, processes=processes),
-        Case("freeze", "disk", name, again=1, plain=True),
+        Case("freeze", "disk", name, again=2, plain=True),
         Case("restore", "page-cache", name, processes=processes),
         Case("restore", "cold-disk", name, again=1, plain=True),
         Case("memory", "tmpfs", name),

@@ -42,7 +42,7 @@ class Results:
     def __init__(self, path: Path, device: torch.device, commit: str | None) -> None:
         self._path = path
         self.raw: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        described = describe_machine(device) | ({"commit": commit} if commit else {})
+        described = describe_machine(device, commit)
         self.raw |= {"machine": described, "versions": versions()}
 
     def add(self, key: str, rows: list[dict[str, Any]]) -> None:

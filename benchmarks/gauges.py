@@ -145,8 +145,8 @@ def files_of(path: Path) -> list[Path]:
     return sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
 
 
-def describe_machine(device: torch.device) -> dict[str, object]:
-    """Describe where this runs."""
+def describe_machine(device: torch.device, commit: str | None = None) -> dict[str, object]:
+    """Describe where this runs; a commit is given where git cannot tell."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpus = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     described: dict[str, object] = {
@@ -156,7 +156,7 @@ def describe_machine(device: torch.device) -> dict[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": _commit(),
+        "commit": commit or _commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
     if device.type == "cuda":

@@ -57,7 +57,7 @@ class Results:
         fresh: dict[str, Any] = {"settings": sizes, "runs": [], "rows": [], "missing": []}
         self.raw = json.loads(path.read_text()) if append else fresh
         run = {
-            "machine": describe_machine(settings.where()) | ({"commit": commit} if commit else {}),
+            "machine": describe_machine(settings.where(), commit),
             "boot": boot_id(),
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": list(command),

@@ -1,6 +1,6 @@
 """Make benchmarks/line_rate.md and its plots from results alone.
 
-line_rate.json, and beside it line_rate_others.json, of another machine, and read_profile.json.
+line_rate.json, and beside it line_rate_others.json, of another machine, and the two profiles.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from bars import Bar, draw
 from line_rate_results import MIB, LineRate, Measured
-from read_profile_page import section
+from profiles_page import sections
 from tables import cell, described, seconds, table, yes
 
 HERE = Path(__file__).parent
@@ -24,9 +24,9 @@ the first transfer of a process, *again* a later one with a new destination, *in
 tensors which are there. After every sample the tensors are compared with what the seed gives and
 then zeroed, outside the clock. Shares are of the ceiling measured in the same run; where a row has
 plain writes (or, from the cold disk, plain O_DIRECT reads) of as many bytes, made between its
-samples, of the best of these. *undigested* is the same `.thaw` file, opened as a snapshot whose
-digests are left out: nothing is checked. *unread* is a copy of it that nobody has read since it was
-written; the other files had been read before."""
+samples, of the best of these. *undigested* is the same `.thaw` file, opened within the clock as a
+snapshot whose digests are left out: nothing is checked. *unread* is a copy of it that nobody has
+read since it was written; the other files had been read before."""
 
 
 def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
@@ -36,9 +36,9 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
     found = LineRate(json.loads(results.read_text()))
     others, plots = results.with_name("line_rate_others.json"), folder / "plots"
     elsewhere = LineRate(json.loads(others.read_text())) if others.exists() else None
-    profile = section(results.with_name("read_profile.json"))
+    profiles = sections(results.parent)
     return {
-        folder / "line_rate.md": page(found, elsewhere, profile),
+        folder / "line_rate.md": page(found, elsewhere, profiles),
         plots / "line_rate_restore.svg": _restore_plot(found),
         plots / "line_rate_freeze.svg": _freeze_plot(found),
     }
@@ -64,7 +64,7 @@ def headline(found: LineRate) -> str:
     )
 
 
-def page(found: LineRate, elsewhere: LineRate | None, profile: list[str]) -> str:
+def page(found: LineRate, elsewhere: LineRate | None, profiles: list[str]) -> str:
     settings = found.raw["settings"]
     tensors = sorted({row.raw["tensors"] for row in found.rows})
     moved = max((row.raw["nbytes"] for row in found.rows), default=0)
@@ -91,7 +91,7 @@ def page(found: LineRate, elsewhere: LineRate | None, profile: list[str]) -> str
         "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
         *_sections(found, "##", elsewhere),
-        *profile,
+        *profiles,
     ]
     if elsewhere:
         parts += [

@@ -86,12 +86,11 @@ def restore(bench: Bench) -> None:
             bench.emit(replace(bench.row("pin", [elapsed_s]), identical=None, ceiling=None))
             move = pinned.restore
         elif bench.case.action == "undigested":
-            snapshot = stack.enter_context(thaw.open(bench.path))
-            none = (None,) * len(snapshot.sources)
-            bare = replace(snapshot, digests=none)
 
             def move(**options: Any) -> thaw.Restored:
-                return thaw.restore(bare, **options)
+                with thaw.open(bench.path) as snapshot:
+                    bare = replace(snapshot, digests=(None,) * len(snapshot.sources))
+                    return thaw.restore(bare, **options)
 
         else:
 

@@ -1,11 +1,12 @@
-"""Find what it costs that the files of a checkpoint are read one after the other.
+"""Find what it costs that the bytes of a checkpoint lie in several files, and where they lie there.
 
     python benchmarks/read_profile.py FILE.thaw CHECKPOINT --output results/read_profile.json
 
-The native backend reads, without digests and into new memory: the file whole; the same in as many
-parts as the checkpoint has files; the checkpoint; and the first piece of the file alone, which
-takes about what a read takes to begin and to end. Ways are interleaved, so that what else the
-machine does falls on all of them alike.
+The native backend reads, without digests and into new memory: the file whole; the same to memory
+that begins some bytes later, as that of a checkpoint does, whose bytes are not aligned in its
+files; the same in as many parts as the checkpoint has files; the checkpoint file by file, and at
+once; and the first piece of the file alone, which takes about what a read takes to begin and to
+end. Ways are interleaved, so that what else the machine does falls on all of them alike.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from thaw.planning import plan_arena
 from thaw.selection import select_backend
 
 _PIECE_NBYTES = 8 << 20
+_SHIFT_NBYTES = 8
 
 
 @dataclass(slots=True)
@@ -38,6 +40,8 @@ class Way:
     Attributes:
         parts: how many reads are made of each source.
         only: how many of the reads are carried out; all if not given.
+        together: whether the reads are one for the backend.
+        shift: how many bytes later the memory begins.
         planned_s: the seconds from nothing to a plan and its memory, of each sample.
         reads_s: the seconds of each read, of each sample.
     """
@@ -46,6 +50,8 @@ class Way:
     snapshot: Snapshot
     parts: int = 1
     only: int | None = None
+    together: bool = False
+    shift: int = 0
     nbytes: int = 0
     planned_s: list[float] = field(default_factory=list)
     reads_s: list[list[float]] = field(default_factory=list)
@@ -68,6 +74,14 @@ def cut(plan: ReadPlan, count: int) -> Iterator[ReadPlan]:
         yield ReadPlan(tuple(part))
 
 
+def shifted(plan: ReadPlan, nbytes: int) -> ReadPlan:
+    """Read a run of a file to memory that begins so many bytes later; what has no room is left."""
+    if not nbytes:
+        return plan
+    (extent,) = plan.extents
+    return ReadPlan((Extent(extent.offset, extent.memory[nbytes:]),))
+
+
 def sample(way: Way, device: torch.device) -> None:
     """Read once."""
     snapshot = way.snapshot
@@ -77,13 +91,13 @@ def sample(way: Way, device: torch.device) -> None:
     reads = [
         (snapshot.sources[source], part)
         for source, _, read in plan.reads
-        for part in cut(read, way.parts)
+        for part in cut(shifted(read, way.shift), way.parts)
     ][: way.only]
     way.planned_s.append(time.perf_counter() - began)
     spent = []
-    for source, read in reads:
+    for each in [reads] if way.together else [[read] for read in reads]:
         began = time.perf_counter()
-        backend.read(source, read)
+        backend.read_all(each)
         spent.append(time.perf_counter() - began)
     way.reads_s.append(spent)
     way.nbytes = sum(read.nbytes for _, read in reads)
@@ -97,11 +111,13 @@ def measure(file: Path, checkpoint: Path, device: torch.device, repeat: int) -> 
             for found in [stack.enter_context(thaw.open(path))]
         )
         count = len(shards.sources)
-        pieces = max(1, sum(each.nbytes for each in whole.storages) // _PIECE_NBYTES)
+        pieces = -(-sum(each.nbytes for each in whole.storages) // _PIECE_NBYTES)
         ways = [
             Way("one file", whole),
+            Way(f"one file, {_SHIFT_NBYTES} bytes later", whole, shift=_SHIFT_NBYTES),
             Way(f"one file, {count} reads", whole, parts=count),
             Way(f"{count} files", shards),
+            Way(f"{count} files at once", shards, together=True),
             Way("one piece", whole, parts=pieces, only=1),
         ]
         for _ in range(repeat):
@@ -122,7 +138,7 @@ def main() -> None:
     device = torch.device(options.device)
     measure(options.file, options.checkpoint, device, 1)
     ways = measure(options.file, options.checkpoint, device, options.repeat)
-    machine = describe_machine(device) | ({"commit": options.commit} if options.commit else {})
+    machine = describe_machine(device, options.commit)
     rows = [
         {
             "what": way.what,

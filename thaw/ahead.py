@@ -63,7 +63,7 @@ def _restore(
         except ThawError as error:
             snapshot, *_ = views.result()
             if isinstance(error, ChecksumError):
-                raise named(snapshot, 0, error) from None
+                raise named(snapshot, error) from None
             raise
         snapshot, tensors, nbytes = views.result()
     report = RestoreReport(

@@ -126,13 +126,13 @@ class Prepared:
     """A restore of which everything is decided, and nothing has moved.
 
     Attributes:
-        movers: the backend for each of the plan's reads.
+        movers: the backend for each device of the plan.
         kept: names of the target that nothing fills.
     """
 
     snapshot: Snapshot
     plan: RestorePlan
-    movers: tuple[Backend, ...]
+    movers: Mapping[torch.device, Backend]
     kept: tuple[str, ...]
 
     @classmethod
@@ -144,11 +144,11 @@ class Prepared:
         kept: tuple[str, ...] = (),
     ) -> Self:
         """Choose the backends of a plan."""
-        chosen = {
+        movers = {
             device: select_backend(backend, "read", device, snapshot.path)
             for device in dict.fromkeys(device for _, device, _ in plan.reads)
         }
-        return cls(snapshot, plan, tuple(chosen[device] for _, device, _ in plan.reads), kept)
+        return cls(snapshot, plan, movers, kept)
 
     def restore(self, progress: Progress | None = None) -> Restored:
         """Move the bytes.
@@ -167,7 +167,7 @@ class Prepared:
             nbytes=self.plan.nbytes,
             elapsed_s=time.perf_counter() - began,
             tensors=self.plan.count,
-            backend=_joined(mover.name for mover in self.movers) or "none",
+            backend=_joined(mover.name for mover in self.movers.values()) or "none",
             path_ran=_joined(transfer.path for transfer in transfers) or "none",
             chunks_checked=sum(transfer.chunks_checked for transfer in transfers),
             staged=len(self.plan.copies),
@@ -176,12 +176,17 @@ class Prepared:
         return Restored(tensors.result(), report)
 
     def _move(self, progress: Progress | None) -> list[Transfer]:
-        transfers = []
-        for mover, (source, _, read) in zip(self.movers, self.plan.reads, strict=True):
+        transfers: list[Transfer] = []
+        for device, mover in self.movers.items():
+            reads = [
+                (self.snapshot.sources[source], read)
+                for source, where, read in self.plan.reads
+                if where == device
+            ]
             try:
-                transfers.append(mover.read(self.snapshot.sources[source], read, progress=progress))
+                transfers += mover.read_all(reads, progress=progress)
             except ChecksumError as error:
-                raise named(self.snapshot, source, error) from None
+                raise named(self.snapshot, error) from None
         return transfers
 
 

@@ -155,6 +155,14 @@ class BackendTests:
     def large(self, tmp_path: Path) -> Sample:
         return Sample(tmp_path, SHAPES["several-megabytes"], torch.device(self.device))
 
+    @pytest.fixture
+    def several(self, tmp_path: Path) -> list[Sample]:
+        names = ("one-byte", "several-megabytes", "scattered-3")
+        for name in names:
+            (tmp_path / name).mkdir()
+        where = torch.device(self.device)
+        return [Sample(tmp_path / name, SHAPES[name], where, base=4099) for name in names]
+
     def write(self, backend: Backend, sample: Sample) -> Transfer:
         """Write a sample's extents to its file, as a freeze does."""
         size = sample.chunks.offset + sample.chunks.nbytes
@@ -218,6 +226,30 @@ class BackendTests:
         digests = Digests(sample.chunks, done.digests)
         backend.read(FileSource(sample.path), ReadPlan(extents, digests))
         sample.assert_read(extents)
+
+    @pytest.mark.parametrize("digested", [True, False])
+    def test_reads_several_sources(
+        self, backend: Backend, several: list[Sample], digested: bool
+    ) -> None:
+        plans = [
+            ReadPlan(each.empty_extents(), each.digests if digested else None) for each in several
+        ]
+        reads = [(each.write_file(), plan) for each, plan in zip(several, plans, strict=True)]
+        moved: list[int] = []
+        done = backend.read_all(reads, progress=moved.append)
+        for sample, plan, transfer in zip(several, plans, done, strict=True):
+            sample.assert_read(plan.extents)
+            assert bool(transfer.chunks_checked) == digested
+        assert sum(moved) == sum(plan.nbytes for plan in plans)
+
+    def test_names_the_source_of_several_that_ends_early(
+        self, backend: Backend, several: list[Sample]
+    ) -> None:
+        reads = [(each.write_file(), ReadPlan(each.empty_extents())) for each in several]
+        os.truncate(several[1].path, 5_000_000)
+        with pytest.raises(TruncatedError) as caught:
+            backend.read_all(reads)
+        assert caught.value.path == os.fspath(several[1].path)
 
     @pytest.mark.parametrize("where", [0, 1, CHUNK_NBYTES, 5_000_000, 9_000_000, 9_000_447])
     def test_finds_a_flipped_bit(self, backend: Backend, large: Sample, where: int) -> None:

@@ -44,12 +44,13 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
             each.close()
 
 
-def named(snapshot: Snapshot, source: int, error: ChecksumError) -> ChecksumError:
-    """Name the tensors in the chunk of a source that a backend found damaged."""
-    digests = snapshot.digests[source]
-    if digests is None or error.offset is None:
-        return error
-    index = (error.offset - digests.chunks.offset) // digests.chunks.chunk_nbytes
-    named = chunk_error(snapshot, source, index)
-    assert isinstance(named, ChecksumError)
-    return named
+def named(snapshot: Snapshot, error: ChecksumError) -> ChecksumError:
+    """Name the tensors in the chunk that a backend found damaged."""
+    for source, digests in enumerate(snapshot.digests):
+        path = snapshot.sources[source].path
+        if digests and error.offset is not None and error.path == os.fspath(path):
+            index = (error.offset - digests.chunks.offset) // digests.chunks.chunk_nbytes
+            found = chunk_error(snapshot, source, index)
+            assert isinstance(found, ChecksumError)
+            return found
+    return error

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from google_crc32c import value as crc32c
@@ -74,10 +75,13 @@ class Case:
                 held = ctypes.create_string_buffer(self.path.read_bytes(), size)
                 pinned = ctypes.addressof(held)
             _native.read(
-                *(file.fileno(), pinned, size, self.triples(), chunks, expected),
+                *([(file.fileno(), size, self.triples())], pinned, chunks, expected),
                 *(self.device, PTX, self.settings, moved.append),
             )
         assert sum(moved) == sum(nbytes for _, nbytes in self.extents)
+        self.check_memory()
+
+    def check_memory(self) -> None:
         for (start, nbytes), memory in zip(self.extents, self.memory, strict=True):
             assert memory.raw[1 : 1 + nbytes] == self.payload[start : start + nbytes]
             assert memory.raw[0] == memory.raw[-1] == memory.raw[-2] == 0
@@ -92,12 +96,12 @@ class Case:
             size = self.base + self.nbytes
             try:
                 _native.read(
-                    *(file.fileno(), None, size, self.triples(), self.chunks, digests),
+                    *([(file.fileno(), size, self.triples())], None, self.chunks, digests),
                     *(self.device, PTX, self.settings, None),
                 )
             except _native.NativeError as error:
                 first = self.base + where // self.chunk_nbytes * self.chunk_nbytes
-                assert error.args[0] == "checksum" and error.args[2] == first, error.args
+                assert error.args[0] == "checksum" and error.args[3] == first, error.args
             else:
                 raise AssertionError("a flipped bit was not found")
 
@@ -116,6 +120,33 @@ class Case:
         assert crcs == self.digests()
 
 
+def check_several(choose: random.Random, folder: Path) -> None:
+    """Read several files at once; then one of them has become shorter."""
+    cases = [Case(choose, folder / f"payload-{i}") for i in range(choose.choice([2, 3, 9]))]
+    with ExitStack() as stack:
+        files = []
+        for case in cases:
+            case.path.write_bytes(b"\xaa" * case.base + case.payload)
+            file = stack.enter_context(case.path.open("rb"))
+            files.append((file.fileno(), case.base + case.nbytes, case.triples()))
+        how = (None, None, [], cases[0].device, PTX, cases[0].settings)
+        moved: list[int] = []
+        _native.read(files, *how, moved.append)
+        assert sum(moved) == sum(nbytes for case in cases for _, nbytes in case.extents)
+        for case in cases:
+            case.check_memory()
+        index = choose.randrange(len(cases))
+        start, nbytes = choose.choice(cases[index].extents)
+        end = cases[index].base + start + choose.randrange(nbytes)
+        os.truncate(cases[index].path, end)
+        try:
+            _native.read(files, *how, None)
+        except _native.NativeError as error:
+            assert error.args[0] == "truncated" and error.args[2:4] == (index, end), error.args
+        else:
+            raise AssertionError("a file that became shorter was not found")
+
+
 def check_devices(path: Path) -> None:
     """Read to one device after the other, whose lanes do not all fit into the pool."""
     nbytes, chunk_nbytes = 1 << 20, 1 << 16
@@ -129,7 +160,7 @@ def check_devices(path: Path) -> None:
         extents = [(0, ctypes.addressof(memory), nbytes)]
         with path.open("rb") as file:
             _native.read(
-                *(file.fileno(), None, nbytes, extents, (0, nbytes, chunk_nbytes)),
+                *([(file.fileno(), nbytes, extents)], None, (0, nbytes, chunk_nbytes)),
                 *([crc32c(part) for part in parts], device, PTX, settings, None),
             )
         assert memory.raw == payload
@@ -145,6 +176,7 @@ def main() -> None:
             case.check_read(digests=False)
             case.check_write(choose)
             case.check_flipped(choose)
+            check_several(choose, Path(folder))
         check_devices(Path(folder, "payload"))
     print("done")
 

@@ -88,7 +88,8 @@ settings = _native.Settings(1, 4096, 4096, 1, "auto", False)
 with tempfile.TemporaryFile() as file:
     file.truncate(4096)
     extents, chunks = [(0, address, 4096)], (0, 4096, 4096)
-    _native.read(file.fileno(), address, 4096, extents, chunks, [0], 0, b"", settings, None)
+    files = [(file.fileno(), 4096, extents)]
+    _native.read(files, address, chunks, [0], 0, b"", settings, None)
 """
     environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
     command = [sys.executable, "-c", program]
@@ -117,9 +118,8 @@ def fork(moved):
 def read(settings, progress):
     extents = [(1, ctypes.addressof(memory) + 1, nbytes - 1)]
     device = None if progress is None else 0
-    _native.read(
-        file.fileno(), None, nbytes, extents, None, [], device, b"", settings, progress
-    )
+    files = [(file.fileno(), nbytes, extents)]
+    _native.read(files, None, None, [], device, b"", settings, progress)
 read(settings, fork)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]))
 """

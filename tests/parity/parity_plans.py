@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from thaw_format import Chunks, Digests, FileSource, FileTarget
 from thaw_format.checksum import crc32c, host_buffer
 
-from thaw import Backend, Extent, ReadPlan, WritePlan
+from thaw import Backend, Extent, ReadPlan, Transfer, WritePlan
 
 _MAX_PAYLOAD_NBYTES = 13 << 20
 _GUARD_NBYTES = 64
@@ -153,18 +153,26 @@ class Case:
 
     def read(self, mover: Mover, path: Path, payload: bytes) -> None:
         """Read a file that holds the payload, and look at all memory, also beside the extents."""
+        plan, source, moved = self.plan(payload), FileSource(path), list[int]()
+        done = mover.backend.read(source, plan, progress=moved.append)
+        source.close()
+        self.check(mover, done, payload)
+        assert sum(moved) == plan.nbytes
+
+    def plan(self, payload: bytes) -> ReadPlan:
         digests = None
         if self.shape.has_digests:
             digests = Digests(self.shape.chunks, digests_of(payload, self.shape.chunk_nbytes))
-        plan, source, moved = ReadPlan(self.extents, digests), FileSource(path), list[int]()
-        done = mover.backend.read(source, plan, progress=moved.append)
-        source.close()
+        return ReadPlan(self.extents, digests)
+
+    def check(self, mover: Mover, done: Transfer, payload: bytes) -> None:
+        """Look at all memory, and at what the backend says that it did."""
         expected = bytearray(self._before)
         for at, (start, nbytes) in zip(self._starts, self.shape.extents, strict=True):
             expected[at : at + nbytes] = payload[start : start + nbytes]
         assert_same(bytes_in(self.arena), expected, f"memory after {mover} read")
-        assert done.chunks_checked == (len(self.shape.touched()) if digests else 0)
-        assert sum(moved) == plan.nbytes
+        checked = len(self.shape.touched()) if self.shape.has_digests else 0
+        assert done.chunks_checked == checked
         assert done.path
 
     def write(self, mover: Mover, path: Path, extents: Sequence[Extent] = ()) -> None:

@@ -191,6 +191,8 @@ def test_a_file_that_cannot_be_read(mover: Mover, path: Path, tmp_path: Path, ki
             restore(mover, snapshot)
     if kind == "failing" and not isinstance(caught.value, thaw.TruncatedError):
         assert os.strerror(errno.EIO) in str(caught.value)
+    if isinstance(caught.value, thaw.BackendError):
+        assert str(path) in str(caught.value)
     assert_restored(restore(mover, path), tensors())
 
 

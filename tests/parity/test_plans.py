@@ -6,11 +6,15 @@ are tested, so that every other one is held to it, bit by bit.
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from parity_plans import Case, Mover, Shape, noise, shapes
+from thaw_format import FileSource
 
 from thaw import Extent
 
@@ -55,6 +59,23 @@ def read(mover: Mover, folder: Path, shape: Shape) -> None:
     case.read(mover, path, payload)
 
 
+def read_all(mover: Mover, folder: Path, several: list[Shape]) -> None:
+    cases = [Case(shape, mover.device) for shape in several]
+    payloads = [noise(shape.nbytes, 10 + index) for index, shape in enumerate(several)]
+    moved = list[int]()
+    with ExitStack() as stack:
+        reads = []
+        for index, (case, payload) in enumerate(zip(cases, payloads, strict=True)):
+            path = folder / f"read-{index}.bin"
+            path.write_bytes(case.file_bytes(payload))
+            source = stack.enter_context(closing(FileSource(path)))
+            reads.append((source, case.plan(payload)))
+        done = mover.backend.read_all(reads, progress=moved.append)
+    for case, transfer, payload in zip(cases, done, payloads, strict=True):
+        case.check(mover, transfer, payload)
+    assert sum(moved) == sum(plan.nbytes for _, plan in reads)
+
+
 def write_and_read(mover: Mover, readers: list[Mover], folder: Path, shape: Shape) -> None:
     case, path = Case(shape, mover.device), folder / "written.bin"
     case.write(mover, path)
@@ -66,6 +87,16 @@ def write_and_read(mover: Mover, readers: list[Mover], folder: Path, shape: Shap
 @given(shape=shapes())
 def test_reads_any_plan(mover: Mover, folder: Path, shape: Shape) -> None:
     read(mover, folder, shape)
+
+
+@examples(25)
+@given(several=st.lists(shapes(), max_size=4), has_digests=st.sampled_from([False, False, None]))
+def test_reads_any_plans_together(
+    mover: Mover, folder: Path, several: list[Shape], has_digests: bool | None
+) -> None:
+    if has_digests is not None:
+        several = [replace(shape, has_digests=has_digests) for shape in several]
+    read_all(mover, folder, several)
 
 
 @examples(30)

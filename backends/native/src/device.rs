@@ -103,7 +103,7 @@ impl<'a> DeviceJob<'a> {
             return unsafe { self.submit(source, feed) };
         }
         match source {
-            Source::File(file) => feed.fill(file, !self.digests_on_device),
+            Source::Files(files) => feed.fill(files, !self.digests_on_device),
             Source::Pinned { .. } => Ok(()),
         }
     }
@@ -115,7 +115,7 @@ impl<'a> DeviceJob<'a> {
         // Dropped before the loan, and after the submitter, which has nothing in flight then.
         let _closing = Closing(feed);
         self.device.enter()?;
-        let shape = self.shape(self.slots, matches!(source, Source::File(_)));
+        let shape = self.shape(self.slots, matches!(source, Source::Files(_)));
         loan = Loan::take(shape, Some(self.device), || !self.job.control.is_stopped())?;
         let Some(loan) = &loan else {
             return Ok(());

@@ -12,12 +12,12 @@ use std::sync::atomic::{
 };
 
 use crate::error::Result;
-use crate::file::File;
 use crate::job::Job;
 use crate::memory::PAGE_NBYTES;
 use crate::plan::{Piece, blocks};
 use crate::pool::Lane;
 use crate::queueing::Pause;
+use crate::source::Files;
 
 /// A piece in page-locked memory, ready for the device.
 #[derive(Clone, Copy)]
@@ -154,10 +154,10 @@ impl<'a> Feed<'a> {
     }
 
     /// Reads shares until none is left.
-    pub fn fill(&self, file: &File, digests_on_host: bool) -> Result<()> {
-        while let Some(share) = self.next_share(file) {
+    pub fn fill(&self, files: &Files, digests_on_host: bool) -> Result<()> {
+        while let Some(share) = self.next_share(files) {
             let _reading = Reading(&self.reading);
-            let address = share.address();
+            let (address, file) = (share.address(), files.at(share.span.start));
             // SAFETY: a slot has room for a piece and two pages, and a share is one worker's.
             unsafe {
                 file.read(address, share.span.start, share.span.end, share.cold)?;
@@ -190,7 +190,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Takes a share, once there is room for it; `None` if there is nothing left to be read.
-    fn next_share(&self, file: &File) -> Option<Share> {
+    fn next_share(&self, files: &Files) -> Option<Share> {
         let mut pause = Pause::new();
         loop {
             if self.dry.load(Acquire) {
@@ -208,7 +208,7 @@ impl<'a> Feed<'a> {
                 return None;
             }
             match state.free.pop() {
-                Some(slot) => self.open_piece(&mut state, slot, file),
+                Some(slot) => self.open_piece(&mut state, slot, files),
                 // Under the lock: a slot that is given back after this makes it false.
                 None => self.dry.store(true, Release),
             }
@@ -226,12 +226,12 @@ impl<'a> Feed<'a> {
         Some(Share { span, cold, whole })
     }
 
-    fn open_piece(&self, state: &mut State, slot: usize, file: &File) {
+    fn open_piece(&self, state: &mut State, slot: usize, files: &Files) {
         let Some(piece) = self.job.control.take() else {
             state.exhausted = true;
             return;
         };
-        let cold = file.is_cold(piece.start, piece.end);
+        let cold = files.at(piece.start).is_cold(piece.start, piece.end);
         // Storage is the faster, the more is asked of it at once.
         let nbytes = if cold { u64::MAX } else { self.share_nbytes };
         let from = state.slots[slot] + piece.start % PAGE_NBYTES;

@@ -35,13 +35,20 @@ pub struct Moved {
 impl Moved {
     /// The ways that were really taken.
     pub fn path(&self) -> String {
-        let ways = [
-            ("io_uring", &self.ring),
-            ("direct", &self.direct),
-            ("buffered", &self.buffered),
+        Moved::joint_path(&[self])
+    }
+
+    /// The ways that were really taken in any of several files.
+    pub fn joint_path(all: &[&Moved]) -> String {
+        type Way = (&'static str, fn(&Moved) -> &AtomicU64);
+        let ways: [Way; 3] = [
+            ("io_uring", |moved| &moved.ring),
+            ("direct", |moved| &moved.direct),
+            ("buffered", |moved| &moved.buffered),
         ];
-        let taken = ways.iter().filter(|(_, nbytes)| nbytes.load(Relaxed) > 0);
-        let names: Vec<_> = taken.map(|(name, _)| *name).collect();
+        let is_taken = |(_, nbytes): &Way| all.iter().any(|moved| nbytes(moved).load(Relaxed) > 0);
+        let taken = ways.into_iter().filter(is_taken);
+        let names: Vec<_> = taken.map(|(name, _)| name).collect();
         if names.is_empty() {
             "buffered".to_string()
         } else {
@@ -51,8 +58,12 @@ impl Moved {
 }
 
 /// A file that the caller holds open, and a second descriptor of it for direct I/O.
+///
+/// Offsets are counted from `base` on, a multiple of a page, where the file is one of several that
+/// are read together.
 pub struct File {
     fd: RawFd,
+    base: u64,
     io: Io,
     direct: OnceLock<Option<OwnedFd>>,
     view: Option<View>,
@@ -60,7 +71,7 @@ pub struct File {
 }
 
 impl File {
-    pub fn to_read(fd: RawFd, nbytes: u64, io: Io) -> File {
+    pub fn to_read(fd: RawFd, base: u64, nbytes: u64, io: Io) -> File {
         let io = match io {
             Io::Auto if lives_in_memory(fd) => Io::Buffered,
             chosen => chosen,
@@ -70,7 +81,7 @@ impl File {
         } else {
             None
         };
-        File::new(fd, io, view)
+        File::new(fd, base, io, view)
     }
 
     pub fn to_write(fd: RawFd, io: Io) -> File {
@@ -79,17 +90,22 @@ impl File {
             Io::Auto => Io::Direct,
             chosen => chosen,
         };
-        File::new(fd, io, None)
+        File::new(fd, 0, io, None)
     }
 
-    fn new(fd: RawFd, io: Io, view: Option<View>) -> File {
+    fn new(fd: RawFd, base: u64, io: Io, view: Option<View>) -> File {
         File {
             fd,
+            base,
             io,
             direct: OnceLock::new(),
             view,
             moved: Moved::default(),
         }
+    }
+
+    pub fn base(&self) -> u64 {
+        self.base
     }
 
     /// Whether direct I/O may be used, so that bytes have to pass through aligned memory.
@@ -103,6 +119,7 @@ impl File {
             Io::Buffered => false,
             Io::Direct => self.direct_fd().is_some(),
             Io::Auto => {
+                let (start, end) = (start - self.base, end - self.base);
                 let cold = self
                     .view
                     .as_ref()
@@ -182,6 +199,7 @@ impl File {
         start: u64,
         nbytes: u64,
     ) -> std::io::Result<u64> {
+        let start = start - self.base;
         // SAFETY: the caller vouches for the room.
         if let Some(read) = unsafe { ring::read(direct, to, start, nbytes) } {
             let done = read?;
@@ -215,8 +233,9 @@ impl File {
         let mut cursor = Cursor::new(parts);
         while let Some((at, vectors)) = cursor.next() {
             let count = vectors.len() as i32;
+            let place = (at - self.base) as i64;
             // SAFETY: the caller vouches for the memory.
-            let done = unsafe { libc::preadv(self.fd, vectors.as_ptr(), count, at as i64) };
+            let done = unsafe { libc::preadv(self.fd, vectors.as_ptr(), count, place) };
             match done {
                 0 => return Err(Error::Truncated { offset: at }),
                 1.. => {

@@ -6,16 +6,18 @@ use crate::job::Job;
 use crate::memory::PAGE_NBYTES;
 use crate::plan::{Part, Piece};
 use crate::pool::{Loan, Shape};
+use crate::source::Files;
 
 /// Reads pieces into the host memory of their extents until none is left.
 ///
 /// # Safety
 /// The memory of the plan's extents must be valid and left alone meanwhile.
-pub unsafe fn read(job: &Job, file: &File) -> Result<()> {
+pub unsafe fn read(job: &Job, files: &Files) -> Result<()> {
     let mut scratch = Vec::new();
     let mut bounce: Option<Loan> = None;
     while let Some(piece) = job.control.take() {
         let mut parts: Vec<Part> = job.plan.parts(piece.start, piece.end).collect();
+        let file = files.at(piece.start);
         if file.is_cold(piece.start, piece.end) {
             let Some(to) = borrow(&mut bounce, job)? else {
                 return Ok(());

@@ -63,7 +63,7 @@ pub struct Part {
 }
 
 /// Gaps up to this size are read rather than skipped.
-const MAX_GAP_NBYTES: u64 = 4096;
+pub const MAX_GAP_NBYTES: u64 = 4096;
 
 #[derive(Default)]
 pub struct Plan {

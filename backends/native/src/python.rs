@@ -18,38 +18,50 @@ use crate::ledger::{self, Ledger};
 use crate::memory::PAGE_NBYTES;
 use crate::plan::{Chunks, Extent, Piece, Plan};
 use crate::settings::Settings;
-use crate::source::Source;
+use crate::source::{Files, Source};
 use crate::{host, pool, submit};
 
 create_exception!(
     _native,
     NativeError,
     PyException,
-    "A transfer failed: (kind, message, offset, nbytes, errno)."
+    "A transfer failed: (kind, message, file, offset, nbytes, errno)."
 );
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> PyErr {
-        let (kind, nbytes, errno) = match &error {
-            Error::Checksum { .. } => ("checksum", 0, 0),
-            Error::Truncated { .. } => ("truncated", 0, 0),
-            Error::Io { error, nbytes, .. } => ("io", *nbytes, error.raw_os_error().unwrap_or(0)),
-            Error::Cuda { nbytes, .. } => ("cuda", *nbytes, 0),
-        };
-        NativeError::new_err((kind, error.to_string(), error.offset(), nbytes, errno))
+        raised(&error, 0, 0)
     }
 }
 
-/// Extents as (offset, address, nbytes) triples and chunks as (offset, nbytes, chunk_nbytes).
-fn plan(extents: Vec<(u64, u64, u64)>, chunks: Option<(u64, u64, u64)>) -> PyResult<Plan> {
-    let extents = extents
-        .into_iter()
+/// What Python sees of an error in one of several files, whose offsets begin at `base`.
+fn raised(error: &Error, file: usize, base: u64) -> PyErr {
+    let (kind, nbytes, errno) = match error {
+        Error::Checksum { .. } => ("checksum", 0, 0),
+        Error::Truncated { .. } => ("truncated", 0, 0),
+        Error::Io { error, nbytes, .. } => ("io", *nbytes, error.raw_os_error().unwrap_or(0)),
+        Error::Cuda { nbytes, .. } => ("cuda", *nbytes, 0),
+    };
+    let offset = error.offset() - base;
+    NativeError::new_err((kind, error.to_string(), file, offset, nbytes, errno))
+}
+
+/// Extents as (offset, address, nbytes).
+type Triples = Vec<(u64, u64, u64)>;
+
+fn extents(triples: Triples) -> Vec<Extent> {
+    let triples = triples.into_iter();
+    triples
         .map(|(offset, address, nbytes)| Extent {
             offset,
             address,
             nbytes,
         })
-        .collect();
+        .collect()
+}
+
+/// Chunks are given as (offset, nbytes, chunk_nbytes).
+fn plan(extents: Vec<Extent>, chunks: Option<(u64, u64, u64)>) -> PyResult<Plan> {
     let chunks = chunks.map(|(offset, nbytes, chunk_nbytes)| Chunks {
         offset,
         nbytes,
@@ -81,17 +93,16 @@ fn job(
     }
 }
 
-/// Reads extents from an open file, or from page-locked memory where `pinned` is its address.
+/// Reads extents from open files, given as (descriptor, nbytes, extents), or from page-locked memory
+/// where `pinned` is its address. Digests, and page-locked memory, are those of a single file.
 ///
 /// Returns the path that ran.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 fn read(
     py: Python<'_>,
-    fd: RawFd,
+    sources: Vec<(RawFd, u64, Triples)>,
     pinned: Option<u64>,
-    nbytes: u64,
-    extents: Vec<(u64, u64, u64)>,
     chunks: Option<(u64, u64, u64)>,
     expected: Vec<u32>,
     device: Option<i32>,
@@ -99,6 +110,14 @@ fn read(
     settings: Settings,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
+    if sources.len() != 1 && (pinned.is_some() || chunks.is_some()) {
+        return Err(PyValueError::new_err("only a single file is read so"));
+    }
+    let sources = sources.into_iter();
+    let sources = sources.map(|(fd, nbytes, triples)| (fd, nbytes, extents(triples)));
+    let Some((files, extents)) = Files::line_up(sources, settings.piece_nbytes, settings.io) else {
+        return Err(PyValueError::new_err("offsets beyond 2^64"));
+    };
     let plan = plan(extents, chunks)?;
     // What one remainder covers.
     let unit_nbytes = if device.is_some() && !settings.digests_on_device {
@@ -116,17 +135,16 @@ fn read(
     };
     let pieces = plan.pieces_to_read(settings.piece_nbytes);
     let job = job(plan, Plan::default(), digests, pieces, &settings);
-    let file = File::to_read(fd, nbytes, settings.io);
     let source = match pinned {
-        Some(address) => Source::Pinned { address, file },
-        None => Source::File(file),
+        Some(address) => Source::Pinned { address, files },
+        None => Source::Files(files),
     };
     let progress = progress.as_ref();
     let ended = match (device, &source) {
-        (None, Source::File(file)) => {
+        (None, Source::Files(files)) => {
             let threads = settings.threads.min(job.control.pieces().len());
             // SAFETY: the caller keeps the memory of the extents alive and to itself.
-            let work = |_| unsafe { host::read(&job, file) };
+            let work = |_| unsafe { host::read(&job, files) };
             job.control.run(py, threads, progress, work)?
         }
         (None, Source::Pinned { .. }) => {
@@ -149,7 +167,7 @@ fn read(
             let shared = py.detach(|| on_device(&job, ordinal, ptx, &settings, 1))?;
             let (feed, workers) = match source {
                 Source::Pinned { .. } => (Feed::new(&job, share_nbytes, 0), 0),
-                Source::File(_) => {
+                Source::Files(_) => {
                     let feed = Feed::new(&job, share_nbytes, slots);
                     let useful = feed.shares().max(1);
                     (feed, readers.clamp(1, useful))
@@ -162,8 +180,13 @@ fn read(
             ended?
         }
     };
-    ended?;
-    Ok(source.path())
+    match ended {
+        Ok(()) => Ok(source.path()),
+        Err(error) => {
+            let (file, base) = source.files().place(error.offset());
+            Err(raised(&error, file, base))
+        }
+    }
 }
 
 /// Writes extents, and zeros between them, to an open file; `on_host` are those that lie on the host
@@ -175,20 +198,20 @@ fn read(
 fn write(
     py: Python<'_>,
     fd: RawFd,
-    extents: Vec<(u64, u64, u64)>,
-    on_host: Vec<(u64, u64, u64)>,
+    extents: Triples,
+    on_host: Triples,
     chunks: (u64, u64, u64),
     device: Option<i32>,
     ptx: &[u8],
     settings: Settings,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(String, Vec<u32>)> {
-    let plan = plan(extents, Some(chunks))?;
+    let plan = plan(self::extents(extents), Some(chunks))?;
     let pieces = plan.pieces_to_write(settings.piece_nbytes);
     let chunks = plan.chunks.expect("given above");
     let ledger = Ledger::new(chunks, settings.piece_nbytes);
     let crcs = ledger::zeros(chunks.count());
-    let overlay = self::plan(on_host, None)?;
+    let overlay = self::plan(self::extents(on_host), None)?;
     let job = job(
         plan,
         overlay,

@@ -170,7 +170,7 @@ impl<'a> Submitter<'a> {
         self.tally
             .add(piece, gap)
             .map_err(|error| error.at(piece.start, piece.end))?;
-        if let Source::File(_) = source {
+        if let Source::Files(_) = source {
             self.feed.release(filled.slot);
         }
         self.shared.job.count(piece);
@@ -193,6 +193,6 @@ pub fn slots(source: &Source, wished: usize) -> usize {
     match source {
         Source::Pinned { .. } => PINNED_AT_ONCE * STREAMS,
         // A word of a slot says what has landed on a stream.
-        Source::File(_) => wished.max(STREAMS),
+        Source::Files(_) => wished.max(STREAMS),
     }
 }

@@ -19,10 +19,8 @@ class Settings:
 
 def obstacle(ordinal: int) -> str | None: ...
 def read(
-    fd: int,
+    sources: Sequence[tuple[int, int, Sequence[tuple[int, int, int]]]],
     pinned: int | None,
-    nbytes: int,
-    extents: Sequence[tuple[int, int, int]],
     chunks: tuple[int, int, int] | None,
     expected: Sequence[int],
     device: int | None,

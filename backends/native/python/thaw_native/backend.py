@@ -11,7 +11,7 @@ import torch
 from thaw_format import Chunks, Source, Target, format_error
 
 from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
-from thaw.backend import Progress
+from thaw.backend import Progress, Read
 from thaw.cuda import PTX
 
 from . import _native
@@ -70,17 +70,29 @@ class NativeBackend(Backend):
         return Support(True, "parallel reads through page-locked memory", "device")
 
     def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
-        ordinal = _ready(plan.extents)
-        pinned = None
+        return self._read([(source, plan)], progress)
+
+    def read_all(
+        self, reads: Sequence[Read], *, progress: Progress | None = None
+    ) -> list[Transfer]:
+        """Read files without digests as if they were one; all others one after the other."""
+        apart = any(plan.digests or _pinned(source) is not None for source, plan in reads)
+        if apart or len(reads) < 2:
+            return super().read_all(reads, progress=progress)
+        return [self._read(reads, progress)] * len(reads)
+
+    def _read(self, reads: Sequence[Read], progress: Progress | None) -> Transfer:
+        """Read several sources only if none is pinned and none has digests."""
+        ordinal = _ready([extent for _, plan in reads for extent in plan.extents])
+        source, plan = reads[0]
+        pinned, digests = None, plan.digests
         if ordinal is not None and self._digests != "host":
-            pinned = getattr(source, "address", None)
-        digests, triples = plan.digests, _triples(plan.extents)
+            pinned = _pinned(source)
+        files = [(_descriptor(each), each.nbytes, _triples(plan.extents)) for each, plan in reads]
         try:
             path = _native.read(
-                _descriptor(source),
+                files,
                 pinned,
-                source.nbytes,
-                triples,
                 _triple(digests.chunks) if digests else None,
                 digests.values if digests else (),
                 ordinal,
@@ -89,8 +101,9 @@ class NativeBackend(Backend):
                 progress,
             )
         except _native.NativeError as error:
-            _raise_read_error(error, source)
-        return Transfer(path, chunks_checked=_touched(digests.chunks, triples) if digests else 0)
+            _raise_read_error(error, [source for source, _ in reads])
+        checked = _touched(digests.chunks, files[0][2]) if digests else 0
+        return Transfer(path, chunks_checked=checked)
 
     def write(
         self, target: Target, plan: WritePlan, *, progress: Progress | None = None
@@ -158,6 +171,11 @@ def _ready(extents: Sequence[Extent]) -> int | None:
     return None
 
 
+def _pinned(source: Source) -> int | None:
+    """Return the address of a source that lies in page-locked memory."""
+    return getattr(source, "address", None)
+
+
 def _descriptor(file: Source | Target) -> int:
     try:
         return int(file.fileno())  # type: ignore[union-attr]
@@ -184,16 +202,17 @@ def _touched(chunks: Chunks, triples: Sequence[tuple[int, int, int]]) -> int:
     return count
 
 
-def _raise_read_error(error: _native.NativeError, source: Source) -> NoReturn:
-    kind, message, offset, nbytes, _ = error.args
+def _raise_read_error(error: _native.NativeError, sources: Sequence[Source]) -> NoReturn:
+    kind, message, file, offset, nbytes, _ = error.args
     codes = {"checksum": "chunk-checksum", "truncated": "truncated-file"}
+    path = sources[file].path
     if kind in codes:
-        raise format_error(codes[kind], message, path=source.path, offset=offset) from None
-    raise TransferError(message, offset=offset, nbytes=nbytes) from None
+        raise format_error(codes[kind], message, path=path, offset=offset) from None
+    raise TransferError(f"{path}: {message}", offset=offset, nbytes=nbytes) from None
 
 
 def _raise_write_error(error: _native.NativeError, target: Target) -> NoReturn:
-    kind, message, offset, nbytes, errno = error.args
+    kind, message, _, offset, nbytes, errno = error.args
     if kind == "io":
         raise OSError(errno, os.strerror(errno), os.fspath(target.path)) from None
     raise TransferError(message, offset=offset, nbytes=nbytes) from None

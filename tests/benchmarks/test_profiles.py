@@ -1,4 +1,4 @@
-"""The profile of reading one file after the other, on the CPU."""
+"""The profiles of reads and of writes, on the CPU."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_parts_cover_what_the_plan_reads_in_whole_pieces(count: int) -> None:
 
 
 @pytest.mark.slow
-def test_profile_and_its_section(tmp_path: Path) -> None:
+def test_profile_of_reads_and_its_section(tmp_path: Path) -> None:
     pytest.importorskip("thaw_native", reason="the native backend is not installed")
     from llama import llama, make, total_nbytes, write_checkpoint
-    from read_profile_page import section
+    from profiles_page import sections
 
     shapes = llama(80_000_000)
     tensors = make(shapes, torch.device("cpu"))
@@ -49,15 +49,38 @@ def test_profile_and_its_section(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     counts = {what: {len(reads) for reads in row["reads_s"]} for what, row in rows.items()}
-    assert counts == {"one file": {1}, "one file, 4 reads": {4}, "4 files": {4}, "one piece": {1}}
+    once = {"one file", "one file, 8 bytes later", "4 files at once", "one piece"}
+    assert counts == {"one file, 4 reads": {4}, "4 files": {4}} | {what: {1} for what in once}
     assert all(len(row["reads_s"]) == len(row["planned_s"]) == 2 for row in rows.values())
-    assert rows["4 files"]["nbytes"] == total_nbytes(shapes)
-    assert 0 < rows["one piece"]["nbytes"] < rows["one file"]["nbytes"]
-    (line,) = [each for each in section(out) if each.startswith("| one file, 4 reads |")]
+    assert {rows[f"4 files{how}"]["nbytes"] for how in ("", " at once")} == {total_nbytes(shapes)}
+    assert rows["one file, 8 bytes later"]["nbytes"] == rows["one file"]["nbytes"] - 8
+    assert rows["one piece"]["nbytes"] == 8 * MIB
+    (line,) = [each for each in sections(tmp_path) if each.startswith("| one file, 4 reads |")]
     assert line.count(", ") == 1 + 3
 
 
-def test_nothing_measured_makes_no_section(tmp_path: Path) -> None:
-    from read_profile_page import section
+@pytest.mark.slow
+def test_profile_of_writes_and_its_section(tmp_path: Path) -> None:
+    pytest.importorskip("thaw_native", reason="the native backend is not installed")
+    from profiles_page import sections
 
-    assert section(tmp_path / "none.json") == []
+    (tmp_path / "there").mkdir()
+    out = tmp_path / "write_profile.json"
+    command = [sys.executable, BENCHMARKS / "write_profile.py", tmp_path / "there", "--gb", "0.1"]
+    command += ["--device", "cpu", "--repeat", "2", "--output", out]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    if "Invalid argument" in done.stderr:
+        pytest.skip("the file system of the temporary folder refuses direct I/O")
+    assert not done.returncode, done.stderr
+    rows = {row["what"]: row["samples_s"] for row in json.loads(out.read_text())["rows"]}
+    assert len(rows) == 5 and {len(samples) for samples in rows.values()} == {2}
+    parts = zip(rows["of it, the payload"], rows["of it, all else"], strict=True)
+    assert list(map(sum, parts)) == pytest.approx(rows["thaw.freeze"])
+    assert not list((tmp_path / "there").iterdir())
+    assert sum(each.startswith("| thaw.freeze |") for each in sections(tmp_path)) == 1
+
+
+def test_nothing_measured_makes_no_section(tmp_path: Path) -> None:
+    from profiles_page import sections
+
+    assert sections(tmp_path) == []

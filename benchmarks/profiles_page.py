@@ -1,0 +1,70 @@
+"""Make sections of benchmarks/line_rate.md from results/{read,write}_profile.json alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tables import described, seconds, table
+
+_READS = """\
+The native backend reads into new memory and checks nothing; nothing is opened within the clock.
+*8 bytes later* is to memory that is aligned as that of a checkpoint is. *one piece* is the
+beginning of the file alone: about what a read takes to begin and to end."""
+
+_WRITES = """\
+Each line of as many bytes, to new files on the same disk in turn, so that what else the disk does
+falls on all of them alike; the median is of all samples, and the spread says what one is worth."""
+
+
+def sections(results: Path) -> list[str]:
+    """Return the lines of both sections; none of what was not measured."""
+    lines = []
+    for name, title, make in (
+        ("read_profile", "Where the bytes of a checkpoint lie", _reads),
+        ("write_profile", "Where the time of a freeze to a disk goes", _writes),
+    ):
+        file = results / f"{name}.json"
+        if not file.exists():
+            continue
+        raw = json.loads(file.read_text())
+        lines += [
+            f"## {title}",
+            "",
+            f"`{name}.py`, machine: {described(raw['machine'])}.",
+            f"Raw results: [results/{file.name}](results/{file.name}).",
+            *make(raw["rows"]),
+        ]
+    return lines
+
+
+def _reads(rows: list[dict[str, Any]]) -> list[str]:
+    heads = ("what", "GB", "median s", "spread s", "each read, median ms", "planned, median ms")
+    return [_READS, "", *table(heads, map(_read, rows))]
+
+
+def _read(row: dict[str, Any]) -> tuple[str, ...]:
+    reads = zip(*row["reads_s"], strict=True)
+    return (
+        row["what"],
+        f"{row['nbytes'] / 1e9:.3f}",
+        *seconds([sum(each) for each in row["reads_s"]]),
+        ", ".join(f"{median(times) * 1e3:.1f}" for times in reads),
+        f"{median(row['planned_s']) * 1e3:.1f}",
+    )
+
+
+def _writes(rows: list[dict[str, Any]]) -> list[str]:
+    heads = ("what", "GB", "median s", "spread s", "each sample, s")
+    return [_WRITES, "", *table(heads, map(_write, rows))]
+
+
+def _write(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["what"],
+        f"{row['nbytes'] / 1e9:.3f}",
+        *seconds(row["samples_s"]),
+        ", ".join(f"{each:.2f}" for each in row["samples_s"]),
+    )
