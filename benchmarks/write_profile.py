@@ -62,18 +62,19 @@ def main() -> None:
     parser.add_argument("--commit", help="which this is, where git cannot tell")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--gb", type=float, default=8)
-    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
     device = torch.device(options.device)
     shapes = llama(round(options.gb * 1e9))
     tensors, nbytes = make(shapes, device), total_nbytes(shapes)
-    times: Times = {}
+    machine, times = describe_machine(device, options.commit), Times()
     for _ in range(options.repeat):
         write_plainly(options.folder, device, nbytes, "O_DIRECT", times)
         sample(tensors, options.folder / "profile.thaw", times)
-    machine = describe_machine(device, options.commit)
-    rows = [{"what": what, "nbytes": nbytes, "samples_s": spent} for what, spent in times.items()]
-    options.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        rows = [
+            {"what": what, "nbytes": nbytes, "samples_s": spent} for what, spent in times.items()
+        ]
+        options.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     for what, spent in times.items():
         every = " ".join(f"{each:.2f}" for each in spent)
         print(f"{what:30} {nbytes / median(spent) / 1e9:6.2f} GB/s, s: {every}")
