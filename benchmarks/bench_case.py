@@ -17,6 +17,8 @@ from cases import Case, Settings
 from llama import problems, total_nbytes
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
+Times: TypeAlias = dict[str, list[float]]
+"""Seconds for as many bytes as the case has, by way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Row:
             no tensor was moved.
         ready_s: how long imports took before the clock started.
         plain_s: how long plain writes (or reads past the page cache) of as many bytes took between
-            the samples, by way.
+            the samples, by way; or restores of `.thaw` without digests.
         memory: peaks beyond what was there and what was asked for, in bytes.
     """
 
@@ -46,7 +48,7 @@ class Row:
     resident_share: float | None = None
     memory: dict[str, int] = field(default_factory=dict)
     note: str = ""
-    plain_s: dict[str, list[float]] = field(default_factory=dict)
+    plain_s: Times = field(default_factory=dict)
 
 
 class Bench:

@@ -68,7 +68,8 @@ class Case:
         file: the file it reads, or writes.
         processes: in how many fresh processes.
         again: how often more in each; None for as often as the settings say.
-        plain: whether plain reads or writes of as many bytes come after each sample.
+        plain: whether what samples are compared with comes beside each of them: plain reads or
+            writes of as many bytes, or a restore of `.thaw` without digests.
     """
 
     action: str
@@ -124,13 +125,12 @@ def _native(processes: int) -> list[Case]:
         Case("restore", "pinned", name, processes=processes),
         Case("freeze", "disk", name, again=2, plain=True),
         Case("restore", "page-cache", name, processes=processes),
-        Case("restore", "cold-disk", name, again=1, plain=True),
+        Case("restore", "cold-disk", name, again=2, plain=True),
         Case("memory", "tmpfs", name),
         Case("memory", "page-cache", name),
-        Case("undigested", "tmpfs", name),
         Case("unread", "tmpfs", name, again=0),
         Case("unread", "page-cache", name, again=0),
-        Case("checkpoint", "tmpfs", name, CHECKPOINT),
+        Case("checkpoint", "tmpfs", name, CHECKPOINT, again=6, plain=True),
         Case("memory-checkpoint", "tmpfs", name, CHECKPOINT),
         Case("freeze-many", "tmpfs", name, MANY, again=0),
         Case("many", "tmpfs", name, MANY),

@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from bench_case import Times
 from gauges import Sampler
-from plain import Times, write_plainly
+from plain import write_plainly
 
 Row: TypeAlias = dict[str, Any]
 ENGINE: dict[str, Any] = {

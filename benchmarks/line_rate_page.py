@@ -25,8 +25,9 @@ tensors which are there. After every sample the tensors are compared with what t
 then zeroed, outside the clock. Shares are of the ceiling measured in the same run; where a row has
 plain writes (or, from the cold disk, plain O_DIRECT reads) of as many bytes, made between its
 samples, of the best of these. *undigested* is the same `.thaw` file, opened within the clock as a
-snapshot whose digests are left out: nothing is checked. *unread* is a copy of it that nobody has
-read since it was written; the other files had been read before."""
+snapshot whose digests are left out: nothing is checked; where the checkpoint is restored, too, its
+share is of that. *unread* is a copy of the `.thaw` file that nobody has read since it was written;
+the other files had been read before."""
 
 
 def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:

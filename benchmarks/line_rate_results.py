@@ -103,15 +103,7 @@ class LineRate:
                 ("restore/tmpfs/native", "again"),
                 1.3,
             ),
-            *(
-                self._times(
-                    f"safetensors checkpoint, {what}: within 1.05 times `.thaw` without digests",
-                    ("checkpoint/tmpfs/native", what),
-                    ("undigested/tmpfs/native", what),
-                    1.05,
-                )
-                for what in ("again", "into")
-            ),
+            *(self._checkpoint(what) for what in ("again", "into")),
             self._peak("device memory beyond the tensors: at most 256 MiB", 256, "device_nbytes"),
             self._peak("host memory beyond what was there: at most 512 MiB", 512, *host),
         ]
@@ -133,12 +125,36 @@ class LineRate:
 
     def _of_ceiling(self, what: str, case: str, least: float) -> Figure:
         what = f"{what}: at least {least:.2f} of the ceiling"
-        # A second sample, where there is one, is free of what only the first pays.
-        row = self.find(case, "again") or self.find(case, "first")
+        row = self._joined(case)
         if row is None or row.share is None:
             return Figure(what, "not measured", None)
         found = f"{row.share:.2f} ({row.gbps:.2f} of {row.ceiling_gbps:.2f} GB/s)"
         return Figure(what, found, row.share >= least and row.raw["identical"])
+
+    def _joined(self, case: str) -> Measured | None:
+        """Join the first sample and the later ones where each has plain transfers beside it.
+
+        Elsewhere later samples, where there are any, are free of what only the first pays.
+        """
+        rows = [row for what in ("first", "again") if (row := self.find(case, what))]
+        if not rows or not all(row.raw.get("plain_s") for row in rows):
+            return rows[-1] if rows else None
+        raw, plain = rows[0].raw, [row.raw["plain_s"] for row in rows]
+        joined = raw | {
+            "samples_s": [sample for row in rows for sample in row.raw["samples_s"]],
+            "plain_s": {way: [s for each in plain for s in each[way]] for way in raw["plain_s"]},
+            "identical": all(row.raw["identical"] for row in rows),
+        }
+        return Measured(joined, self._ceiling(joined))
+
+    def _checkpoint(self, what: str) -> Figure:
+        named = f"safetensors checkpoint, {what}: within 1.05 times `.thaw` without digests"
+        row = self.find("checkpoint/tmpfs/native", what)
+        if row is None or not row.raw.get("plain_s"):
+            quick = ("undigested/tmpfs/native", what)
+            return self._times(named, ("checkpoint/tmpfs/native", what), quick, 1.05)
+        times = row.median_s / min(map(median, row.raw["plain_s"].values()))
+        return self._judge(named, row, lambda _: (f"{times:.2f} times", times <= 1.05))
 
     def _times(
         self, what: str, slow: tuple[str, str], quick: tuple[str, str], most: float

@@ -10,7 +10,7 @@ from bench_case import Bench
 from cases import CHECKPOINT, Settings, catalogue
 from llama import make, write_checkpoint
 from measures_peers import peer, save, saving
-from measures_thaw import ceilings, freeze, memory, memory_freeze, restore, unread
+from measures_thaw import ceilings, checkpoint, freeze, memory, memory_freeze, restore, unread
 from peers import PEERS
 
 ACTIONS: dict[str, Callable[[Bench], None]] = {
@@ -18,9 +18,8 @@ ACTIONS: dict[str, Callable[[Bench], None]] = {
     "freeze": freeze,
     "freeze-many": freeze,
     "restore": restore,
-    "checkpoint": restore,
+    "checkpoint": checkpoint,
     "many": restore,
-    "undigested": restore,
     "unread": unread,
     "memory": memory,
     "memory-checkpoint": memory,

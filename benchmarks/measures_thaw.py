@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench_case import Bench, Tensors
-from cases import folder_of
+from bench_case import Bench, Tensors, Times
+from cases import LLAMA, folder_of
 from gauges import Sampler, drop, resident_share, warm
 from llama import allocate, make, spoil, total_nbytes
 
@@ -38,7 +39,7 @@ def freeze(bench: Bench) -> None:
     bench.start("thaw")
     import thaw
 
-    plain: dict[str, list[float]] = {}
+    plain = Times()
     times, path_ran = _freeze_samples(bench, make(bench.shapes, bench.device), plain)
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -49,9 +50,7 @@ def freeze(bench: Bench) -> None:
         bench.emit(replace(row, what="again", samples_s=tuple(times[1:])))
 
 
-def _freeze_samples(
-    bench: Bench, tensors: Tensors, plain: dict[str, list[float]]
-) -> tuple[list[float], str]:
+def _freeze_samples(bench: Bench, tensors: Tensors, plain: Times) -> tuple[list[float], str]:
     import thaw
 
     times, path_ran = [], ""
@@ -85,12 +84,6 @@ def restore(bench: Bench) -> None:
             stack.enter_context(pinned)
             bench.emit(replace(bench.row("pin", [elapsed_s]), identical=None, ceiling=None))
             move = pinned.restore
-        elif bench.case.action == "undigested":
-
-            def move(**options: Any) -> thaw.Restored:
-                with thaw.open(bench.path) as snapshot:
-                    bare = replace(snapshot, digests=(None,) * len(snapshot.sources))
-                    return thaw.restore(bare, **options)
 
         else:
 
@@ -103,10 +96,50 @@ def restore(bench: Bench) -> None:
         _samples(bench, lambda: move(into=into, backend=backend), {"into": bench.again})
 
 
-def _samples(bench: Bench, move: Callable[[], thaw.Restored], counts: Mapping[str, int]) -> None:
-    """Restore so many times under each name, and make a row of each."""
+def checkpoint(bench: Bench) -> None:
+    """Restore a checkpoint; where that is asked for, a `.thaw` file without digests after it."""
+    bench.start("thaw")
+    import thaw
+
+    backend: Any = bench.case.subject
+    file = bench.settings.path(LLAMA, bench.case.place)
+    if bench.case.plain and not file.exists():
+        thaw.freeze(make(bench.shapes, bench.device), file)
+
+    def bare(**options: Any) -> thaw.Restored:
+        with thaw.open(file) as snapshot:
+            undigested = replace(snapshot, digests=(None,) * len(snapshot.sources))
+            return thaw.restore(undigested, backend=backend, **options)
+
+    def samples(counts: Mapping[str, int], **options: Any) -> None:
+        def beside(plain: Times) -> None:
+            restored, elapsed_s = bench.timed(lambda: bare(**options))
+            plain.setdefault("undigested `.thaw`", []).append(elapsed_s)
+            bench.check(restored)
+            spoil(restored)
+
+        def move() -> thaw.Restored:
+            return thaw.restore(bench.path, backend=backend, **options)
+
+        _samples(bench, move, counts, beside)
+
+    samples({"first": 1, "again": bench.again}, device=bench.device)
+    samples({"into": bench.again}, into=allocate(bench.shapes, bench.device))
+
+
+def _samples(
+    bench: Bench,
+    move: Callable[[], thaw.Restored],
+    counts: Mapping[str, int],
+    beside: Callable[[Times], None] | None = None,
+) -> None:
+    """Restore so many times under each name, and make a row of each.
+
+    Args:
+        beside: what comes after each sample where the case asks for it; plain reads if not given.
+    """
     for what, count in counts.items():
-        times, details, plain = [], {}, dict[str, list[float]]()
+        times, details, plain = [], {}, Times()
         for _ in range(count):
             details = _settle(bench)
             restored, elapsed_s = bench.timed(move)
@@ -116,11 +149,15 @@ def _samples(bench: Bench, move: Callable[[], thaw.Restored], counts: Mapping[st
             spoil(restored)
             del restored
             if bench.case.plain:
-                from plain import read_plainly
-
-                read_plainly(bench.path, bench.device, total_nbytes(bench.shapes), plain)
+                (beside or _read_plainly(bench))(plain)
         if times:
             bench.emit(bench.row(what, times, plain_s=plain, **details))
+
+
+def _read_plainly(bench: Bench) -> Callable[[Times], None]:
+    from plain import read_plainly
+
+    return partial(read_plainly, bench.path, bench.device, total_nbytes(bench.shapes))
 
 
 def unread(bench: Bench) -> None:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 
+from bench_case import Times
 from thaw.bench.disk import DIRECT_PIECE_NBYTES, read_pieces, write_file
 from thaw.bench.memory import PIECE_NBYTES, transfer_buffer
-
-Times: TypeAlias = dict[str, list[float]]
-"""Seconds for as many bytes as the case has, by way."""
 
 _WRITERS = (4, 16)
 _READERS = 16

@@ -16,8 +16,8 @@ checkpoint is. *one piece* is the beginning of the file alone: about what a read
 to end. Plain reads are by 16 threads into page-locked memory, and no device takes part."""
 
 _WRITES = """\
-Each line of as many bytes, to new files on the same disk in turn, so that what else the disk does
-falls on all of them alike; the median is of all samples, and the spread says what one is worth."""
+Each line is of as many bytes, to new files in turn, so that what else the machine does falls on all
+of them alike; the spread says what one sample is worth."""
 
 
 def sections(results: Path) -> list[str]:
@@ -25,7 +25,7 @@ def sections(results: Path) -> list[str]:
     lines = []
     for name, title, make in (
         ("read_profile", "Where the time of a restore goes", _reads),
-        ("write_profile", "Where the time of a freeze to a disk goes", _writes),
+        ("write_profile", "Where the time of a freeze goes", _writes),
     ):
         file = results / f"{name}.json"
         if not file.exists():
@@ -57,12 +57,13 @@ def _read(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _writes(rows: list[dict[str, Any]]) -> list[str]:
-    heads = ("what", "GB", "median s", "spread s", "each sample, s")
+    heads = ("file system", "what", "GB", "median s", "spread s", "each sample, s")
     return [_WRITES, "", *table(heads, map(_write, rows))]
 
 
 def _write(row: dict[str, Any]) -> tuple[str, ...]:
     return (
+        row["where"],
         row["what"],
         f"{row['nbytes'] / 1e9:.3f}",
         *seconds(row["samples_s"]),

@@ -43,6 +43,17 @@ def test_plain_transfers_come_between_the_samples(line_rate, rows) -> None:
         assert min(map(min, row["plain_s"].values())) > 0
 
 
+def test_a_checkpoint_is_restored_beside_the_file_without_digests(line_rate, rows) -> None:
+    pytest.importorskip("thaw_native", reason="the native backend is not installed")
+    assert line_rate("--only", "checkpoint/tmpfs/native").returncode == 0
+    for what, count in (("first", 1), ("again", 6), ("into", 6)):
+        row = rows()["checkpoint/tmpfs/native", what]
+        assert row["identical"] is True
+        assert row["chunks_checked"] == 0
+        (times,) = row["plain_s"].values()
+        assert len(times) == len(row["samples_s"]) == count
+
+
 def test_a_backend_that_is_not_there_is_a_row_with_a_reason(line_rate, out) -> None:
     # The name is of a backend that has no CPU path or is not installed: either way a reason.
     assert line_rate("--only", "*/gds").returncode == 0

@@ -31,7 +31,7 @@ def raw() -> dict[str, Any]:
     memory = {"device_nbytes": 100 << 20, "torch_nbytes": 0}
     memory |= {"anonymous_nbytes": 300 << 20, "machine_nbytes": 200 << 20}
     freezing = {"ceiling": "tmpfs/write", "chunks_checked": None}
-    many = {"tensors": 20_000}
+    many, bare = {"tensors": 20_000}, {"undigested `.thaw`": [0.30, 0.28, 0.31]}
     rows = [
         row("restore/tmpfs/native", "first", 0.34, 0.33, 0.35),
         row("restore/tmpfs/native", "again", 0.31, 0.30, 0.32),
@@ -40,8 +40,7 @@ def raw() -> dict[str, Any]:
         row("restore/cold-disk/native", "first", 10.0, ceiling="disk/read-direct"),
         row("freeze/tmpfs/native", "first", 4.2, **freezing),
         row("freeze/tmpfs/native", "again", 4.0, **freezing),
-        row("undigested/tmpfs/native", "again", 0.30, chunks_checked=0),
-        row("checkpoint/tmpfs/native", "again", 0.33, chunks_checked=0),
+        row("checkpoint/tmpfs/native", "again", 0.33, 0.34, 0.32, plain_s=bare, chunks_checked=0),
         row("many/tmpfs/native", "again", 0.35, **many),
         row("memory/tmpfs/native", "peak", 0.5, ceiling=None, memory=memory),
         row("peer/tmpfs/other/default", "first", 4.0, note="1.2.3", chunks_checked=None),
@@ -103,7 +102,8 @@ def test_plain_transfers_between_the_samples_are_the_ceiling(raw, tmp_path) -> N
         if each["case"] == "freeze/tmpfs/native":
             each["plain_s"] = plain
     share = figures(raw)["freeze to tmpfs: at least 0.95 of the ceiling"]
-    assert share == ("1.00 (4.00 of 4.00 GB/s)", True)
+    # The median of all samples, 4.2 and 4.0 s, since each has plain writes beside it.
+    assert share == ("0.98 (3.90 of 4.00 GB/s)", True)
     page = made(raw, tmp_path)["line_rate.md"]
     assert "| `freeze/tmpfs/native` | again | few | 4.000 | 3.000 to 5.000 | 4.00 |" in page
 
@@ -139,6 +139,8 @@ def test_every_measured_number_of_the_page_comes_from_the_results(raw, tmp_path)
     for index, each in enumerate(other["rows"]):
         factor = 1.7 + 0.09 * index
         each["samples_s"] = [sample * factor + 0.013 for sample in each["samples_s"]]
+        for times in each.get("plain_s", {}).values():
+            times[:] = [sample * factor * 1.3 for sample in times]
         each["tensors"], each["ready_s"] = each["tensors"] + 7, 0.731
         each["nbytes"] += 3_000_000_000
         if each["chunks_checked"] is not None:
@@ -202,3 +204,11 @@ def test_no_results_make_no_page(tmp_path) -> None:
     from line_rate_page import files
 
     assert files(tmp_path / "none.json", tmp_path) == {}
+
+
+def test_a_checkpoint_is_compared_with_what_was_restored_beside_it(raw) -> None:
+    what = "safetensors checkpoint, into: within 1.05 times `.thaw` without digests"
+    assert figures(raw)[what] == ("not measured", None)
+    for plain, found in ((0.40, ("1.05 times", True)), (0.39, ("1.08 times", False))):
+        added = row("checkpoint/tmpfs/native", "into", 0.42, plain_s={"undigested": [plain]})
+        assert figures(raw | {"rows": [*raw["rows"], added]})[what] == found

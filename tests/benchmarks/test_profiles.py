@@ -70,17 +70,17 @@ def test_profile_of_writes_and_its_section(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     out = tmp_path / "write_profile.json"
     command = [sys.executable, BENCHMARKS / "write_profile.py", tmp_path / "there", "--gb", "0.1"]
-    command += ["--device", "cpu", "--repeat", "2", "--output", out]
+    command += ["--device", "cpu", "--repeat", "2", "--output", out, "--threads", "1"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     if "Invalid argument" in done.stderr:
         pytest.skip("the file system of the temporary folder refuses direct I/O")
     assert not done.returncode, done.stderr
     rows = {row["what"]: row["samples_s"] for row in json.loads(out.read_text())["rows"]}
-    assert len(rows) == 5 and {len(samples) for samples in rows.values()} == {2}
+    assert len(rows) == 6 and {len(samples) for samples in rows.values()} == {2}
     parts = zip(rows["of it, the payload"], rows["of it, all else"], strict=True)
     assert list(map(sum, parts)) == pytest.approx(rows["thaw.freeze"])
     assert not list((tmp_path / "there").iterdir())
-    assert sum(each.startswith("| thaw.freeze |") for each in sections(tmp_path)) == 1
+    assert sum("| thaw.freeze |" in each for each in sections(tmp_path)) == 1
 
 
 def test_nothing_measured_makes_no_section(tmp_path: Path) -> None:
