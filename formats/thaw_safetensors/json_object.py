@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from thaw_format import FormatError
@@ -47,13 +48,12 @@ def _loads(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in members:
-            raise checkpoint_error(
-                "safetensors-duplicate-key", f"member {key[:200]!r} occurs twice in one object"
-            )
-        members[key] = value
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise checkpoint_error(
+            "safetensors-duplicate-key", f"member {key[:200]!r} occurs twice in one object"
+        )
     return members
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from thaw_format import FileSource, Snapshot, Storage, TensorSpec, naming
+from thaw_format import FileSource, Snapshot, Storage, TensorSpec, collector_paused, naming
 
 from .dtypes import contiguous_stride
 from .errors import checkpoint_error
@@ -64,7 +64,7 @@ def _open(
     index: str | None,
     weight_map: Mapping[str, str] | None,
 ) -> Snapshot:
-    with ExitStack() as stack:
+    with collector_paused(), ExitStack() as stack:
         files = [_open_file(stack, folder, name) for name in names]
         _check_unique(files)
         if index is not None and weight_map is not None:

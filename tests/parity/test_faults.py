@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_read(mover: Mover, path: Path, tmp_path: Path, ki
             os.dup2(fd, snapshot.sources[0].fileno())
         finally:
             os.close(fd)
-        with pytest.raises((OSError, thaw.BackendError, thaw.TruncatedError)) as caught:
+        with pytest.raises((thaw.BackendError, thaw.TruncatedError)) as caught:
             restore(mover, snapshot)
     if kind == "failing" and not isinstance(caught.value, thaw.TruncatedError):
         assert os.strerror(errno.EIO) in str(caught.value)

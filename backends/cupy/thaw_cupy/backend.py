@@ -25,7 +25,7 @@ from contextlib import contextmanager
 import torch
 from thaw_format import Source, Target, format_error
 
-from thaw import Backend, Extent, ReadPlan, Support, Transfer, WritePlan
+from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
 from thaw.backend import Progress
 from thaw.cuda.digests import DeviceDigests, PendingDigests
 
@@ -162,8 +162,12 @@ class _Reading:
         share = -(-piece.nbytes // (self._readers * _PAGE_NBYTES)) * _PAGE_NBYTES
 
         def read(start: int) -> None:
-            nbytes = min(share, piece.nbytes - start)
-            self._source.read_into(piece.start + start, [lane.buffer(nbytes, start=start)])
+            nbytes, offset = min(share, piece.nbytes - start), piece.start + start
+            try:
+                self._source.read_into(offset, [lane.buffer(nbytes, start=start)])
+            except OSError as error:
+                message = f"{self._source.path}: reading failed: {error}"
+                raise TransferError(message, offset=offset, nbytes=nbytes) from error
 
         for _ in self._pool.map(read, range(0, piece.nbytes, share)):
             pass
