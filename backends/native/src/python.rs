@@ -110,7 +110,8 @@ fn read(
     settings: Settings,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
-    if sources.len() != 1 && (pinned.is_some() || chunks.is_some()) {
+    let alone = pinned.is_some() || chunks.is_some();
+    if sources.is_empty() || (alone && sources.len() > 1) {
         return Err(PyValueError::new_err("only a single file is read so"));
     }
     let sources = sources.into_iter();
