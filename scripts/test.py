@@ -36,7 +36,7 @@ STEPS: dict[str, list[str]] = {
     "vectors": ["python", "spec/make_vectors.py", "--check"],
     "conformance of thaw": [
         # Each start imports torch; tests/spec/test_conformance.py runs all of them in one process.
-        *["python", "spec/conformance.py", "--every", "40", "--"],
+        *["python", "spec/conformance.py", "--every", "20", "--"],
         *["thaw", "inspect", "--json", "--sha256"],
     ],
     "conformance of spec/reader.py": [
