@@ -68,9 +68,8 @@ def page(found: Mapping[str, Row]) -> str:
 
 
 def _run(name: str, raw: Row) -> str:
-    facts = raw["machine"] | raw["versions"]
-    said = described(facts)
-    return f"[results/{name}](results/{name}): {said}."
+    facts = described(raw["machine"] | raw["versions"])
+    return f"[results/{name}](results/{name}): {facts}."
 
 
 def _decoding(raws: Sequence[Row]) -> list[str]:

@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,6 +31,7 @@ from thaw_native import NativeBackend
 
 import thaw
 from gauges import describe_machine
+from measures_thaw import undigested
 from thaw.backend import Extent, ReadPlan
 from thaw.bench.memory import PIECE_NBYTES, slots, transfer_buffer
 from thaw.bench.threads import move_pieces
@@ -73,10 +74,6 @@ def restore(path: Path, device: torch.device, *, digests: bool) -> Sample:
         with thaw.open(path) as snapshot:
             restored = thaw.restore(undigested(snapshot), device=device, backend="native")
     return Sample(restored.report.nbytes, (time.perf_counter() - began,))
-
-
-def undigested(snapshot: Snapshot) -> Snapshot:
-    return replace(snapshot, digests=(None,) * len(snapshot.sources))
 
 
 def read(

@@ -26,7 +26,7 @@ from thaw_native import NativeBackend
 import thaw
 from bench_case import Times
 from gauges import describe_machine
-from llama import llama, make
+from llama import llama, make, total_nbytes
 from plain import write_plainly
 from thaw import Transfer, WritePlan
 from thaw.backend import Progress
@@ -66,6 +66,7 @@ def freeze(tensors: Mapping[str, torch.Tensor], path: Path, threads: int | None)
 
 def sample(
     tensors: Mapping[str, torch.Tensor],
+    nbytes: int,
     device: torch.device,
     folder: Path,
     threads: Sequence[int],
@@ -74,15 +75,11 @@ def sample(
     """Take one sample of each way. Each write comes right after a file as large was removed."""
     how = "buffered" if filesystem(folder) == "tmpfs" else "O_DIRECT"
     path = folder / "profile.thaw"
-    write_plainly(folder, device, nbytes_of(tensors), how, times)
+    write_plainly(folder, device, nbytes, how, times)
     for count in (None, *threads):
         for way, spent in freeze(tensors, path, count).items():
             times.setdefault(way, []).extend(spent)
     path.unlink()
-
-
-def nbytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def main() -> None:
@@ -96,16 +93,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=(), help="to try besides")
     options = parser.parse_args()
     device = torch.device(options.device)
-    tensors = make(llama(round(options.gb * 1e9)), device)
+    shapes = llama(round(options.gb * 1e9))
+    tensors, nbytes = make(shapes, device), total_nbytes(shapes)
     machine, found = describe_machine(device, options.commit), dict[str, Times]()
     for folder in options.folders:
         times = found.setdefault(filesystem(folder), Times())
         for _ in range(options.repeat):
-            sample(tensors, device, folder, options.threads, times)
-            rows = list(listed(found, nbytes_of(tensors)))
+            sample(tensors, nbytes, device, folder, options.threads, times)
+            rows = list(listed(found, nbytes))
             text = json.dumps({"machine": machine, "rows": rows}, indent=1)
             options.output.write_text(text + "\n")
-    for row in listed(found, nbytes_of(tensors)):
+    for row in listed(found, nbytes):
         rate = row["nbytes"] / median(row["samples_s"]) / 1e9
         every = " ".join(f"{each:.2f}" for each in row["samples_s"])
         print(f"{row['where']:6} {row['what']:24} {rate:6.2f} GB/s, s: {every}")
