@@ -132,7 +132,7 @@ class Backend(ABC):
             What was done, for each read.
 
         Raises:
-            As `read`, of whichever source; a `FormatError` has its `.path`.
+            As `read`, of whichever source; `.path` says which.
         """
         return [self.read(source, plan, progress=progress) for source, plan in reads]
 

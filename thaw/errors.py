@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 from thaw_format import ThawError
@@ -52,8 +53,21 @@ class UnavailableBackendError(BackendError):
 
 
 class TransferError(BackendError):
-    """Bytes could not be moved; `offset` and `nbytes` say which of the file."""
+    """Bytes could not be moved; `path`, `offset` and `nbytes` say which."""
 
-    def __init__(self, message: str, *, offset: int, nbytes: int) -> None:
-        super().__init__(f"{message} (bytes {offset} to {offset + nbytes} of the file)")
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        offset: int,
+        nbytes: int,
+    ) -> None:
+        super().__init__(message)
+        self.message = f"{message} (bytes {offset} to {offset + nbytes} of the file)"
+        self.path = None if path is None else os.fspath(path)
         self.offset, self.nbytes = offset, nbytes
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path is not None else ""
+        return f"{where}{self.message}"

@@ -154,8 +154,8 @@ def _read_piece(source: Source, offset: int, parts: list[_Part], crc: int, *, ch
         source.read_into(offset, buffers)
     except OSError as error:
         nbytes = sum(part.nbytes for part in parts)
-        message = f"{source.path}: reading failed: {error}"
-        raise TransferError(message, offset=offset, nbytes=nbytes) from error
+        message = f"reading failed: {error}"
+        raise TransferError(message, path=source.path, offset=offset, nbytes=nbytes) from error
     if check:
         for buffer in buffers:
             crc = extend(crc, buffer)

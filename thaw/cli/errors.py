@@ -105,7 +105,7 @@ def _describe_thaw(error: Exception) -> Failure | None:
         case thaw.UnavailableBackendError():
             return Failure("backend-unavailable", UNAVAILABLE, str(error))
         case thaw.TransferError():
-            return Failure("transfer", FAILED, str(error), offset=error.offset)
+            return Failure("transfer", FAILED, error.message, path=error.path, offset=error.offset)
         case thaw.BackendError():
             return Failure("backend", FAILED, str(error))
         case thaw.ThawError():

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from thaw_format import Source, Target, format_error
@@ -76,7 +77,7 @@ class CupyBackend(Backend):
             return Transfer(path)
         # The threads end before the lanes that they read into are lent again.
         pool = ThreadPoolExecutor(self._readers, "thaw-cupy")
-        with self._lanes(plan.extents) as lanes, pool:
+        with self._lanes(source.path, plan.extents) as lanes, pool:
             reading = _Reading(source, plan, pool, self._readers)
             pump(lanes, cut_read(plan, self._piece_nbytes), reading, progress)
         return Transfer(path, chunks_checked=reading.chunks_checked)
@@ -84,18 +85,18 @@ class CupyBackend(Backend):
     def write(
         self, target: Target, plan: WritePlan, *, progress: Progress | None = None
     ) -> Transfer:
-        with self._lanes(plan.extents) as lanes:
+        with self._lanes(target.path, plan.extents) as lanes:
             writing = _Writing(target, plan)
             pump(lanes, cut_write(plan, self._piece_nbytes), writing, progress)
         return Transfer(_DOUBLE_BUFFER, digests=tuple(writing.digests))
 
     @contextmanager
-    def _lanes(self, extents: Sequence[Extent]) -> Iterator[list[Lane]]:
+    def _lanes(self, path: Path, extents: Sequence[Extent]) -> Iterator[list[Lane]]:
         """Lend lanes, after all that the device had to do; at the end, wait for them."""
         import cupy
 
         device = _device(extents)
-        with transfer_errors(extents), cupy.cuda.Device(device.index):
+        with transfer_errors(path, extents), cupy.cuda.Device(device.index):
             lanes = self._take(device)
             try:
                 for lane in lanes:
@@ -166,8 +167,12 @@ class _Reading:
             try:
                 self._source.read_into(offset, [lane.buffer(nbytes, start=start)])
             except OSError as error:
-                message = f"{self._source.path}: reading failed: {error}"
-                raise TransferError(message, offset=offset, nbytes=nbytes) from error
+                raise TransferError(
+                    f"reading failed: {error}",
+                    path=self._source.path,
+                    offset=offset,
+                    nbytes=nbytes,
+                ) from error
 
         for _ in self._pool.map(read, range(0, piece.nbytes, share)):
             pass

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -102,7 +103,7 @@ def pump(
 
 
 @contextmanager
-def transfer_errors(extents: Sequence[Extent]) -> Iterator[None]:
+def transfer_errors(path: Path, extents: Sequence[Extent]) -> Iterator[None]:
     """Turn the errors of CUDA into thaw's."""
     import cupy
 
@@ -117,4 +118,6 @@ def transfer_errors(extents: Sequence[Extent]) -> Iterator[None]:
     ) as error:
         offset = extents[0].offset if extents else 0
         nbytes = extents[-1].end - offset if extents else 0
-        raise TransferError(f"CUDA failed: {error}", offset=offset, nbytes=nbytes) from error
+        raise TransferError(
+            f"CUDA failed: {error}", path=path, offset=offset, nbytes=nbytes
+        ) from error

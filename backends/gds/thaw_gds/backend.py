@@ -72,13 +72,14 @@ class _KvikioBackend(Backend):
             digests = transfer.write(device, file, plan, self._settings, progress)
         return Transfer(self.name, digests=digests)
 
-    def _fileno(self, file: object, extents: tuple[Extent, ...]) -> int:
+    def _fileno(self, file: Source | Target, extents: tuple[Extent, ...]) -> int:
         fileno = getattr(file, "fileno", None)
         if fileno is None:
             start, end = (extents[0].offset, extents[-1].end) if extents else (0, 0)
             raise TransferError(
                 f"backend {self.name!r} moves open files, not a {type(file).__name__}; "
                 'use another, such as backend="reference"',
+                path=file.path,
                 offset=start,
                 nbytes=end - start,
             )

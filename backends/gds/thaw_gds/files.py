@@ -97,5 +97,5 @@ class KvikFile:
         self._file.close()
 
     def _failed(self, what: str, why: object, offset: int, nbytes: int) -> TransferError:
-        message = f"{self._path}: KvikIO did not {what}: {why}"
-        return TransferError(message, offset=offset, nbytes=nbytes)
+        message = f"KvikIO did not {what}: {why}"
+        return TransferError(message, path=self._path, offset=offset, nbytes=nbytes)

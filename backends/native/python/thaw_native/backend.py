@@ -181,7 +181,10 @@ def _descriptor(file: Source | Target) -> int:
         return int(file.fileno())  # type: ignore[union-attr]
     except AttributeError:
         raise TransferError(
-            f"backend 'native' moves local files, not {type(file).__name__}", offset=0, nbytes=0
+            f"backend 'native' moves local files, not {type(file).__name__}",
+            path=file.path,
+            offset=0,
+            nbytes=0,
         ) from None
 
 
@@ -208,11 +211,11 @@ def _raise_read_error(error: _native.NativeError, sources: Sequence[Source]) -> 
     path = sources[file].path
     if kind in codes:
         raise format_error(codes[kind], message, path=path, offset=offset) from None
-    raise TransferError(f"{path}: {message}", offset=offset, nbytes=nbytes) from None
+    raise TransferError(message, path=path, offset=offset, nbytes=nbytes) from None
 
 
 def _raise_write_error(error: _native.NativeError, target: Target) -> NoReturn:
     kind, message, _, offset, nbytes, errno = error.args
     if kind == "io":
         raise OSError(errno, os.strerror(errno), os.fspath(target.path)) from None
-    raise TransferError(message, offset=offset, nbytes=nbytes) from None
+    raise TransferError(message, path=target.path, offset=offset, nbytes=nbytes) from None
