@@ -1,12 +1,16 @@
 """What `--json` prints has the documented shape, and proves the reader."""
 
+import errno
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
 import torch
+from thaw_format import FileSource
+from thaw_format.checksum import HostBuffer
 from typer.testing import CliRunner
 
 import thaw
@@ -86,6 +90,30 @@ def test_errors(
     check_shape(found, ErrorJSON)
     assert found["code"] == code
     assert found["message"]
+
+
+def test_a_transfer_that_fails_names_its_file(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with thaw.open(model) as snapshot:
+        start = snapshot.storages[0].offset
+
+    def fail(self: FileSource, offset: int, buffers: Sequence[HostBuffer]) -> None:
+        if offset >= start:
+            raise OSError(errno.EIO, "the disk is failing")
+        read_into(self, offset, buffers)
+
+    read_into = FileSource.read_into
+    monkeypatch.setattr(FileSource, "read_into", fail)
+    command = ["restore", str(model), "--to", str(tmp_path / "out"), "--backend", "reference"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    found = json.loads(done.stderr.splitlines()[-1])
+    check_shape(found, ErrorJSON)
+    assert (found["code"], found["path"], found["offset"]) == ("transfer", str(model), start)
+    assert "failing" in found["message"]
+    assert str(model) not in found["message"]
+    shown = CliRunner().invoke(app, command).stderr.splitlines()[-1]
+    assert shown.startswith(f"thaw: {model}: reading failed: ")
 
 
 def test_every_vector() -> None:
