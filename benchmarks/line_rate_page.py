@@ -1,16 +1,18 @@
 """Make benchmarks/line_rate.md and its plots from results alone.
 
-line_rate.json, and beside it line_rate_others.json, of another machine, and the two profiles.
+line_rate.json, the two profiles, and for cases that it lacks the runs before it, in earlier/.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bars import Bar, draw
+from cases import Settings, catalogue
 from line_rate_results import MIB, LineRate, Measured
 from profiles_page import sections
 from tables import cell, described, seconds, table, yes
@@ -24,10 +26,10 @@ the first transfer of a process, *again* a later one with a new destination, *in
 tensors which are there. After every sample the tensors are compared with what the seed gives and
 then zeroed, outside the clock. Shares are of the ceiling measured in the same run; where a row has
 plain writes (or, from the cold disk, plain O_DIRECT reads) of as many bytes, made between its
-samples, of the best of these. *undigested* is the same `.thaw` file, opened within the clock as a
-snapshot whose digests are left out: nothing is checked; where the checkpoint is restored, too, its
-share is of that. *unread* is a copy of the `.thaw` file that nobody has read since it was written;
-the other files had been read before."""
+samples, of the best of these. The share of a checkpoint is of *undigested*: the same `.thaw` file,
+restored in turn with it and opened within the clock as a snapshot whose digests are left out, so
+that nothing is checked. *unread* is a copy of the `.thaw` file that nobody has read since it was
+written; the other files had been read before."""
 
 
 def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
@@ -35,11 +37,10 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
     if not results.exists():
         return {}
     found = LineRate(json.loads(results.read_text()))
-    others, plots = results.with_name("line_rate_others.json"), folder / "plots"
-    elsewhere = LineRate(json.loads(others.read_text())) if others.exists() else None
-    profiles = sections(results.parent)
+    plots = folder / "plots"
+    earlier = dict(_earlier(found, results.with_name("earlier")))
     return {
-        folder / "line_rate.md": page(found, elsewhere, profiles),
+        folder / "line_rate.md": page(found, earlier, sections(results.parent)),
         plots / "line_rate_restore.svg": _restore_plot(found),
         plots / "line_rate_freeze.svg": _freeze_plot(found),
     }
@@ -65,7 +66,19 @@ def headline(found: LineRate) -> str:
     )
 
 
-def page(found: LineRate, elsewhere: LineRate | None, profiles: list[str]) -> str:
+def _earlier(found: LineRate, folder: Path) -> Iterator[tuple[str, LineRate]]:
+    """Yield the cases that a run lacks, each from the newest run before it that has the case."""
+    settings = Settings(tmpfs="", disk="", **found.raw["settings"])
+    lacking = catalogue(settings).keys() - found.cases
+    files = folder.glob("line_rate_*.json")
+    runs = [(path, LineRate(json.loads(path.read_text()))) for path in files]
+    for path, run in sorted(runs, key=lambda each: each[1].began, reverse=True):
+        if cases := lacking & run.cases:
+            yield f"{folder.name}/{path.name}", run.only(cases)
+            lacking -= cases
+
+
+def page(found: LineRate, earlier: Mapping[str, LineRate], profiles: list[str]) -> str:
     settings = found.raw["settings"]
     tensors = sorted({row.raw["tensors"] for row in found.rows})
     moved = max((row.raw["nbytes"] for row in found.rows), default=0)
@@ -91,19 +104,24 @@ def page(found: LineRate, elsewhere: LineRate | None, profiles: list[str]) -> st
         "",
         "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
-        *_sections(found, "##", elsewhere),
+        *_sections(found, "##", set().union(*(run.cases for run in earlier.values()))),
         *profiles,
     ]
-    if elsewhere:
+    if earlier:
         parts += [
-            "## On another machine",
+            "## On other machines",
             "",
-            "What the run above had no time for, and the disk again. Shares are of what this",
-            "machine reached. Raw results:",
-            "[results/line_rate_others.json](results/line_rate_others.json).",
-            *_origin(elsewhere),
+            "What the run above had no time for, as runs before it found it, each at its commit.",
+            "Shares are of what that machine reached.",
             "",
-            *_sections(elsewhere, "###", found),
+        ]
+    for path, run in earlier.items():
+        parts += [
+            f"### [results/{path}](results/{path})",
+            "",
+            *_origin(run),
+            "",
+            *_sections(run, "####", set()),
         ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -116,9 +134,9 @@ def _origin(found: LineRate) -> list[str]:
     return [f"Machine: {facts}.", f"Commands, on one machine: {commands}."]
 
 
-def _sections(found: LineRate, level: str, other: LineRate | None) -> list[str]:
-    """Tabulate results; what `other` has is not missing."""
-    few = found.of("restore", "unread", "undigested", "checkpoint", "many")
+def _sections(found: LineRate, level: str, elsewhere: set[str]) -> list[str]:
+    """Tabulate results; the cases measured elsewhere are not missing."""
+    few = found.of("restore", "unread", "checkpoint", "many")
     titled = [
         ("Ceilings", ("place", "ceiling", "GB/s", "how"), _ceilings(found)),
         ("Restore", _RESTORE, map(_restore_row, few)),
@@ -142,7 +160,7 @@ def _sections(found: LineRate, level: str, other: LineRate | None) -> list[str]:
         (
             "Not measured",
             ("cases", "why"),
-            _missing(found, other),
+            _missing(found, elsewhere),
         ),
     ]
     lines = []
@@ -240,11 +258,10 @@ def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
     ]
 
 
-def _missing(found: LineRate, other: LineRate | None) -> list[tuple[object, ...]]:
+def _missing(found: LineRate, elsewhere: set[str]) -> list[tuple[object, ...]]:
     reasons: dict[str, list[str]] = {}
-    measured = {row.raw["case"] for row in other.rows} if other else set()
     for each in found.raw["missing"]:
-        if each["case"] in measured:
+        if each["case"] in elsewhere:
             continue
         reasons.setdefault(cell(each["reason"]), []).append(f"`{each['case']}`")
     return [(", ".join(names), reason) for reason, names in reasons.items()]

@@ -77,6 +77,19 @@ class LineRate:
         rows = (row for row in self.rows if (row.raw["case"], row.raw["what"]) == (case, what))
         return next(rows, None)
 
+    @property
+    def cases(self) -> set[str]:
+        return {row.raw["case"] for row in self.rows}
+
+    @property
+    def began(self) -> str:
+        return str(self.raw["runs"][0]["began"])
+
+    def only(self, cases: set[str]) -> LineRate:
+        """Return what was measured of these cases, beside the same ceilings."""
+        rows = [row for row in self.raw["rows"] if row["case"] in cases]
+        return LineRate(self.raw | {"rows": rows, "missing": []})
+
     def of(self, *actions: str) -> list[Measured]:
         return [row for row in self.rows if row.parts[0] in actions]
 
@@ -149,12 +162,13 @@ class LineRate:
 
     def _checkpoint(self, what: str) -> Figure:
         named = f"safetensors checkpoint, {what}: within 1.05 times `.thaw` without digests"
+
+        def judge(row: Measured) -> tuple[str, bool]:
+            times = row.median_s / min(map(median, row.raw["plain_s"].values()))
+            return f"{times:.2f} times", times <= 1.05
+
         row = self.find("checkpoint/tmpfs/native", what)
-        if row is None or not row.raw.get("plain_s"):
-            quick = ("undigested/tmpfs/native", what)
-            return self._times(named, ("checkpoint/tmpfs/native", what), quick, 1.05)
-        times = row.median_s / min(map(median, row.raw["plain_s"].values()))
-        return self._judge(named, row, lambda _: (f"{times:.2f} times", times <= 1.05))
+        return self._judge(named, row if row and row.raw.get("plain_s") else None, judge)
 
     def _times(
         self, what: str, slow: tuple[str, str], quick: tuple[str, str], most: float

@@ -66,13 +66,14 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--grid", type=json.loads)
+    parser.add_argument("--commit", help="which this is, where git cannot tell")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     device = torch.device(options.device)
     restore(options.files[0], device, {})
     rows = measure(options.files, device, options.grid or grid(), options.repeat)
-    document = {"machine": describe_machine(device), "rows": rows}
+    document = {"machine": describe_machine(device, options.commit), "rows": rows}
     options.output.write_text(json.dumps(document, indent=1) + "\n")
     for row in sorted(rows, key=lambda each: min(each["samples_s"])):
         rates = " ".join(f"{row['nbytes'] / s / 1e9:6.2f}" for s in row["samples_s"])
