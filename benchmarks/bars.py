@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_ROW, _LEFT, _WIDTH, _RIGHT, _TOP = 26, 210, 420, 110, 58
+_ROW, _LEFT, _WIDTH, _RIGHT, _TOP = 26, 240, 390, 120, 58
 _COLORS = ("#9db7d5", "#2f6db3")
 _LINE = "#b33333"
 
@@ -47,9 +47,8 @@ def _bar(bar: Bar, top: int, longest: float, unit: str) -> list[str]:
     for index, value in enumerate(bar.values):
         length = _WIDTH * value / longest
         parts.append(_rectangle(_LEFT, top + index * thick, length, thick, _COLORS[index]))
-    end = _LEFT + _WIDTH * max(bar.values) / longest
     said = " / ".join(f"{value:.1f}" for value in bar.values)
-    return [*parts, _text(end + 6, top + 14, f"{said} {unit}")]
+    return [*parts, _text(_LEFT + _WIDTH + 8, top + 14, f"{said} {unit}")]
 
 
 def _rectangle(x: float, y: float, width: float, height: float, color: str) -> str:
