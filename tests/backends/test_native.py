@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from mmap import PROT_READ, mmap
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -192,6 +193,22 @@ def test_a_cold_file_is_read_around_the_page_cache(tmp_path: Path) -> None:
         except OSError:
             pytest.skip("the file system has no direct I/O")
     assert thaw.restore(path, backend="native").report.path_ran in ("io_uring", "direct")
+
+
+@pytest.mark.parametrize("io", ["buffered", "direct"])
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+def test_memory_that_cannot_be_written_to_is_an_error(tmp_path: Path, io: str) -> None:
+    tensors = {"a": torch.arange(1_000_000), "b": torch.arange(5)}
+    thaw.freeze(tensors, tmp_path / "a.thaw")
+    (tmp_path / "b").write_bytes(bytes(4096))
+    with (tmp_path / "b").open("rb") as file:
+        memory = mmap(file.fileno(), 40, prot=PROT_READ)
+    into = {"a": torch.zeros(1_000_000, dtype=torch.int64)}
+    into["b"] = torch.frombuffer(memory, dtype=torch.int64)
+    backend = thaw_native.NativeBackend(io=io)
+    with pytest.raises(thaw.TransferError, match="Bad address"):
+        thaw.restore(tmp_path / "a.thaw", into=into, backend=backend)
+    assert not into["b"].any()
 
 
 def test_a_file_in_memory_is_read_through_the_page_cache() -> None:

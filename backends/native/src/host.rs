@@ -1,9 +1,9 @@
 //! Transfers between a file and host memory.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::File;
 use crate::job::Job;
-use crate::memory::PAGE_NBYTES;
+use crate::memory::{PAGE_NBYTES, is_writable};
 use crate::plan::{Part, Piece};
 use crate::pool::{Loan, Shape};
 use crate::source::Files;
@@ -27,7 +27,7 @@ pub unsafe fn read(job: &Job, files: &Files) -> Result<()> {
             unsafe {
                 file.read_direct(to, piece.start, piece.end)?;
                 job.record_together(piece, address)?;
-                scatter(&parts, piece, address);
+                scatter(&parts, piece, address)?;
             }
         } else {
             give_gaps_memory(&mut parts, &mut scratch);
@@ -106,14 +106,19 @@ fn give_gaps_memory(parts: &mut [Part], scratch: &mut Vec<u8>) {
 
 /// # Safety
 /// The bytes of the piece must be at `address`, and the memory of the parts valid.
-unsafe fn scatter(parts: &[Part], piece: Piece, address: u64) {
+unsafe fn scatter(parts: &[Part], piece: Piece, address: u64) -> Result<()> {
     for part in parts {
         if let Some(to) = part.address {
+            // SAFETY: the byte is written to below.
+            if !unsafe { is_writable(to) } {
+                return Err(Error::io("writing to memory", part.start, part.nbytes));
+            }
             let from = (address + part.start - piece.start) as *const u8;
             // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.
             unsafe { from.copy_to_nonoverlapping(to as *mut u8, part.nbytes as usize) };
         }
     }
+    Ok(())
 }
 
 /// # Safety

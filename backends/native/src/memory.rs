@@ -83,6 +83,17 @@ impl Drop for Region {
     }
 }
 
+/// Whether memory may be written to; one byte of it is. A write of our own that is refused would be a
+/// signal, the kernel's is an error.
+///
+/// # Safety
+/// Nobody may use the byte meanwhile.
+pub unsafe fn is_writable(address: u64) -> bool {
+    // SAFETY: the caller vouches for the byte. The C library might write by itself, so it is not asked.
+    let done = unsafe { libc::syscall(libc::SYS_getrandom, address, 1usize, libc::GRND_NONBLOCK) };
+    done >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT)
+}
+
 /// Views memory as bytes.
 ///
 /// # Safety
