@@ -6,9 +6,14 @@ python3 scripts/test.py tests/thaw -x    pytest alone, with these arguments
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE, STDOUT
+from typing import Any
 
 import environment
 
@@ -22,17 +27,17 @@ REQUIREMENTS = [
     [*VERSIONS, "-r", "tests/vllm/requirements.txt"],
     [*VERSIONS, "--no-deps", "-r", "tests/vllm/engine.txt"],
 ]
-STEPS: dict[str, list[str]] = {
-    "crate format": ["cargo", "fmt", f"--manifest-path={CRATE}", "--check"],
+# The longest first, and the two that build the crate apart, since one waits for the other.
+CHECKS: dict[str, list[str]] = {
+    "types": ["mypy"],
     "crate lint": [
         *["cargo", "clippy", f"--manifest-path={CRATE}", "--locked", "--all-targets", "--quiet"],
         *["--", "--deny=warnings"],
     ],
-    "crate tests": ["cargo", "test", f"--manifest-path={CRATE}", "--locked", "--quiet"],
+    "crate format": ["cargo", "fmt", f"--manifest-path={CRATE}", "--check"],
     "kernels": ["python", "scripts/make_ptx.py", "--check"],
     "lint": ["ruff", "check", "."],
     "format": ["ruff", "format", "--check", "."],
-    "types": ["mypy"],
     "vectors": ["python", "spec/make_vectors.py", "--check"],
     "conformance of thaw": [
         # Each start imports torch; tests/spec/test_conformance.py runs all of them in one process.
@@ -43,6 +48,9 @@ STEPS: dict[str, list[str]] = {
         *["python", "spec/conformance.py", "--"],
         *["python", "spec/reader.py"],
     ],
+    "crate tests": ["cargo", "test", f"--manifest-path={CRATE}", "--locked", "--quiet"],
+}
+TESTS: dict[str, list[str]] = {
     "tests": ["pytest", "-n", "2", "-m", "not vllm"],
     # A file at a time: its tests share what one process with engines has answered.
     "engines": [
@@ -55,16 +63,30 @@ STEPS: dict[str, list[str]] = {
 def main() -> int:
     environment.enter("test", REQUIREMENTS, _inputs())
     if sys.argv[1:]:
-        return _run(["pytest", *sys.argv[1:]])
-    for name, command in STEPS.items():
-        _say(f"{name}: {' '.join(command)}")
-        start_s = time.monotonic()
-        status = _run(command)
-        outcome = f"failed with status {status}" if status else "passed"
-        _say(f"{name}: {outcome} in {time.monotonic() - start_s:.1f} s")
-        if status:
-            return 1
-    return 0
+        command = ["pytest", *sys.argv[1:]]
+        return environment.run(command, cwd=environment.ROOT).returncode
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        passed = list(pool.map(_check, CHECKS))
+    return 0 if all(passed) and all(map(_test, TESTS)) else 1
+
+
+def _check(name: str) -> bool:
+    """Take a step beside others; what it printed comes when it has ended."""
+    return _step(name, CHECKS[name], stdout=PIPE, stderr=STDOUT)
+
+
+def _test(name: str) -> bool:
+    print(f"== {name}: {shlex.join(TESTS[name])}", flush=True)
+    return _step(name, TESTS[name])
+
+
+def _step(name: str, command: list[str], **options: Any) -> bool:
+    start_s = time.monotonic()
+    done = environment.run(command, cwd=environment.ROOT, **options)
+    outcome = f"failed with status {done.returncode}" if done.returncode else "passed"
+    elapsed_s = time.monotonic() - start_s
+    print(f"{done.stdout or ''}== {name}: {outcome} in {elapsed_s:.1f} s", flush=True)
+    return not done.returncode
 
 
 def _inputs() -> list[Path]:
@@ -73,14 +95,6 @@ def _inputs() -> list[Path]:
     inputs += [environment.ROOT / "thaw_vllm.py", *VLLM.glob("*.txt")]
     sources = (path for kind in ("rs", "py") for path in backends.rglob(f"*.{kind}"))
     return [*inputs, *(path for path in sources if "target" not in path.parts)]
-
-
-def _say(text: str) -> None:
-    print(f"== {text}", flush=True)
-
-
-def _run(command: list[str]) -> int:
-    return environment.run(command, cwd=environment.ROOT).returncode
 
 
 if __name__ == "__main__":
