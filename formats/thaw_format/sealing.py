@@ -73,9 +73,10 @@ def _create(final: Path) -> tuple[Path, int]:
     while True:
         partial = final.with_name(f"{_prefix(final)}{secrets.token_hex(4)}{_SUFFIX}")
         fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        # Another writer may have taken the new file for an abandoned one before it was locked: wait
+        # until it has removed it. A file system without locks has no such writers.
         with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another writer may have taken the new file for an abandoned one before it was locked.
+            fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return partial, fd
         os.close(fd)

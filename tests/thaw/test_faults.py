@@ -2,14 +2,17 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -156,6 +159,34 @@ def test_two_writers_to_one_path(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda value: thaw.freeze(tensors(value), path), range(16)))
     assert value_in(path) in range(16)
+    assert [each.name for each in tmp_path.iterdir()] == ["m.thaw"]
+
+
+def test_a_writer_whose_new_file_is_taken_for_an_abandoned_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer opens the file before it is locked, locks it, and then takes its time."""
+    flock, others = fcntl.flock, list[Thread]()
+
+    def lock_after_another(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        (partial,) = tmp_path.iterdir()
+        held = os.open(partial, os.O_RDWR)
+        flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+        def remove() -> None:
+            time.sleep(0.2)
+            partial.unlink()
+            os.close(held)
+
+        others.append(Thread(target=remove))
+        others[0].start()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_another)
+    thaw.freeze(tensors(3), tmp_path / "m.thaw")
+    others[0].join()
+    assert value_in(tmp_path / "m.thaw") == 3
     assert [each.name for each in tmp_path.iterdir()] == ["m.thaw"]
 
 
