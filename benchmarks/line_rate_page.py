@@ -1,6 +1,6 @@
 """Make benchmarks/line_rate.md and its plots from results alone.
 
-line_rate.json, the two profiles, and for cases that it lacks the runs before it, in earlier/.
+line_rate.json, parity.json, the two profiles, and earlier/ for cases that the newest run lacks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from bars import Bar, draw
 from cases import Settings, catalogue
 from line_rate_results import MIB, LineRate, Measured
+from parity_page import section
 from profiles_page import sections
 from tables import cell, described, seconds, table, yes
 
@@ -40,7 +41,9 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
     plots = folder / "plots"
     earlier = dict(_earlier(found, results.with_name("earlier")))
     return {
-        folder / "line_rate.md": page(found, earlier, sections(results.parent)),
+        folder / "line_rate.md": page(
+            found, earlier, [*section(results.parent), *sections(results.parent)]
+        ),
         plots / "line_rate_restore.svg": _restore_plot(found),
         plots / "line_rate_freeze.svg": _freeze_plot(found),
     }
@@ -78,7 +81,7 @@ def _earlier(found: LineRate, folder: Path) -> Iterator[tuple[str, LineRate]]:
             lacking -= cases
 
 
-def page(found: LineRate, earlier: Mapping[str, LineRate], profiles: list[str]) -> str:
+def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> str:
     settings = found.raw["settings"]
     tensors = sorted({row.raw["tensors"] for row in found.rows})
     moved = max((row.raw["nbytes"] for row in found.rows), default=0)
@@ -105,7 +108,7 @@ def page(found: LineRate, earlier: Mapping[str, LineRate], profiles: list[str]) 
         "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
         *_sections(found, "##", set().union(*(run.cases for run in earlier.values()))),
-        *profiles,
+        *more,
     ]
     if earlier:
         parts += [

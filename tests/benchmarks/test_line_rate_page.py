@@ -220,3 +220,16 @@ def test_a_checkpoint_is_compared_with_what_was_restored_beside_it(raw) -> None:
     for plain, found in ((0.40, ("1.05 times", True)), (0.39, ("1.08 times", False))):
         added = row("checkpoint/tmpfs/native", "into", 0.42, plain_s={"undigested": [plain]})
         assert figures(raw | {"rows": [*raw["rows"], added]})[what] == found
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_parity_is_on_the_page(raw, tmp_path, complete: bool) -> None:
+    tally = {"passed": 1_234, "failed": 2, "skipped": 3, "reasons": {"no | GPU": 3}}
+    machine = {"gpu": "some GPU", "commit": "abc", "versions": {"torch": "9.9"}}
+    parity = {"machine": machine, "complete": complete, "results": {"mine": {"cuda": tally}}}
+    assert "Parity" not in made(raw, tmp_path)["line_rate.md"]
+    (tmp_path / "parity.json").write_text(json.dumps(parity))
+    page = made(raw, tmp_path)["line_rate.md"]
+    assert "Machine: gpu some GPU, commit abc, torch 9.9." in page
+    assert "| `mine` | cuda | 1,234 | 2 | 3 | no \\| GPU |" in page
+    assert ("**cut short**" in page) is not complete
