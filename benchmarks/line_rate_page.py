@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bars import Bar, draw
 from cases import Settings, catalogue
+from line_rate_plots import freeze_plot, restore_plot
 from line_rate_results import MIB, LineRate, Measured
 from parity_page import section
 from profiles_page import sections
@@ -44,8 +44,8 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
         folder / "line_rate.md": page(
             found, earlier, [*section(results.parent), *sections(results.parent)]
         ),
-        plots / "line_rate_restore.svg": _restore_plot(found),
-        plots / "line_rate_freeze.svg": _freeze_plot(found),
+        plots / "line_rate_restore.svg": restore_plot(found),
+        plots / "line_rate_freeze.svg": freeze_plot(found),
     }
 
 
@@ -71,14 +71,20 @@ def headline(found: LineRate) -> str:
 
 def _earlier(found: LineRate, folder: Path) -> Iterator[tuple[str, LineRate]]:
     """Yield the cases that a run lacks, each from the newest run before it that has the case."""
-    settings = Settings(tmpfs="", disk="", **found.raw["settings"])
-    lacking = catalogue(settings).keys() - found.cases
+    lacking = set(_lacking(found))
     files = folder.glob("line_rate_*.json")
     runs = [(path, LineRate(json.loads(path.read_text()))) for path in files]
     for path, run in sorted(runs, key=lambda each: each[1].began, reverse=True):
         if cases := lacking & run.cases:
             yield f"{folder.name}/{path.name}", run.only(cases)
             lacking -= cases
+
+
+def _lacking(found: LineRate) -> list[str]:
+    """List the cases that a run has no rows of, in the order of the catalogue."""
+    settings = Settings(tmpfs="", disk="", **found.raw["settings"])
+    cases = catalogue(settings).values()
+    return [c.name for c in cases if c.action != "ceilings" and c.name not in found.cases]
 
 
 def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> str:
@@ -107,7 +113,7 @@ def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> s
         "",
         "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
-        *_sections(found, "##", set().union(*(run.cases for run in earlier.values()))),
+        *_sections(found, "##", _missing(found, earlier)),
         *more,
     ]
     if earlier:
@@ -124,7 +130,7 @@ def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> s
             "",
             *_origin(run),
             "",
-            *_sections(run, "####", set()),
+            *_sections(run, "####", []),
         ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -137,8 +143,8 @@ def _origin(found: LineRate) -> list[str]:
     return [f"Machine: {facts}.", f"Commands, on one machine: {commands}."]
 
 
-def _sections(found: LineRate, level: str, elsewhere: set[str]) -> list[str]:
-    """Tabulate results; the cases measured elsewhere are not missing."""
+def _sections(found: LineRate, level: str, missing: list[tuple[object, ...]]) -> list[str]:
+    """Tabulate results, and what is missing from them."""
     few = found.of("restore", "unread", "checkpoint", "many")
     titled = [
         ("Ceilings", ("place", "ceiling", "GB/s", "how"), _ceilings(found)),
@@ -160,11 +166,7 @@ def _sections(found: LineRate, level: str, elsewhere: set[str]) -> list[str]:
             ("saver", "s", "GB/s", "version"),
             map(_save_row, found.of("save")),
         ),
-        (
-            "Not measured",
-            ("cases", "why"),
-            _missing(found, elsewhere),
-        ),
+        ("Not measured", ("cases", "why"), missing),
     ]
     lines = []
     for title, head, rows in titled:
@@ -224,30 +226,18 @@ def _memory_row(row: Measured) -> tuple[object, ...]:
 
 def _peer_rows(found: LineRate) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for first in _contenders(found):
+    for first in found.contenders():
         again = found.find(first.raw["case"], "again")
         best = max(row.best_gbps for row in (first, again) if row)
         same = [row.raw["identical"] for row in (first, again) if row]
         notes = cell(first.raw["note"] or "digests checked")
         cells = (f"{first.raw['ready_s']:.2f}", f"{first.gbps:.2f}", f"{best:.2f}")
-        rows.append((*_who(first), *cells, yes(all(same)), notes))
+        rows.append((*first.who, *cells, yes(all(same)), notes))
     return rows
 
 
 def _save_row(row: Measured) -> tuple[object, ...]:
     return (row.parts[2], f"{row.median_s:.2f}", f"{row.gbps:.2f}", row.raw["note"])
-
-
-def _contenders(found: LineRate) -> list[Measured]:
-    """Return the first samples of every loader that read from tmpfs, ours before the others."""
-    ours = [row for row in found.of("restore") if row.parts[1] == "tmpfs"]
-    return [row for row in (*ours, *found.of("peer")) if row.raw["what"] == "first"]
-
-
-def _who(row: Measured) -> tuple[str, str]:
-    if row.parts[0] == "peer":
-        return row.parts[2], row.parts[3]
-    return "thaw", f"backend {row.parts[2]}"
 
 
 def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
@@ -261,12 +251,15 @@ def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
     ]
 
 
-def _missing(found: LineRate, elsewhere: set[str]) -> list[tuple[object, ...]]:
+def _missing(found: LineRate, earlier: Mapping[str, LineRate]) -> list[tuple[object, ...]]:
+    """Say why cases were not measured; those of earlier runs are not missing."""
+    elsewhere = {case for run in earlier.values() for case in run.cases}
+    known = {each["case"]: cell(each["reason"]) for each in found.raw["missing"]}
     reasons: dict[str, list[str]] = {}
-    for each in found.raw["missing"]:
-        if each["case"] in elsewhere:
-            continue
-        reasons.setdefault(cell(each["reason"]), []).append(f"`{each['case']}`")
+    for case in {**known, **dict.fromkeys(_lacking(found))}:
+        if case not in elsewhere:
+            why = known.get(case, "left out by the commands")
+            reasons.setdefault(why, []).append(f"`{case}`")
     return [(", ".join(names), reason) for reason, names in reasons.items()]
 
 
@@ -277,23 +270,3 @@ def _way(way: dict[str, Any]) -> str:
 
 def _rate(gbps: float | None) -> str:
     return "" if gbps is None else f"{gbps:.2f}"
-
-
-def _restore_plot(found: LineRate) -> str:
-    bars = []
-    for first in _contenders(found):
-        again = found.find(first.raw["case"], "again")
-        best = max(row.best_gbps for row in (first, again) if row)
-        bars.append(Bar(" ".join(_who(first)), (first.gbps, best)))
-    line = found.ceiling("tmpfs/h2d-pinned") or 0.0
-    return draw("Restore from tmpfs to the device", "GB/s", ("first", "best"), bars, line)
-
-
-def _freeze_plot(found: LineRate) -> str:
-    ours = [
-        Bar(f"thaw {row.parts[2]}, {row.parts[1]}", (row.gbps,))
-        for row in found.of("freeze")
-        if row.raw["what"] == "first"
-    ]
-    others = [Bar(f"{row.parts[2]}, {row.parts[1]}", (row.gbps,)) for row in found.of("save")]
-    return draw("Freeze from the device", "GB/s", ("first",), [*ours, *others], 0.0)

@@ -23,6 +23,13 @@ class Measured:
         return parts
 
     @property
+    def who(self) -> tuple[str, str]:
+        """Name the loader and its setting."""
+        if self.parts[0] == "peer":
+            return self.parts[2], self.parts[3]
+        return "thaw", f"backend {self.parts[2]}"
+
+    @property
     def median_s(self) -> float:
         return float(median(self.raw["samples_s"]))
 
@@ -92,6 +99,11 @@ class LineRate:
 
     def of(self, *actions: str) -> list[Measured]:
         return [row for row in self.rows if row.parts[0] in actions]
+
+    def contenders(self) -> list[Measured]:
+        """Return the first samples of every loader that read from tmpfs, ours before the others."""
+        ours = [row for row in self.of("restore") if row.parts[1] == "tmpfs"]
+        return [row for row in (*ours, *self.of("peer")) if row.raw["what"] == "first"]
 
     def figures(self) -> list[Figure]:
         rate = self._rate

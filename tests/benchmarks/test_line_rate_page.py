@@ -174,7 +174,13 @@ def test_plots_are_svg_of_the_same_rows(raw, tmp_path) -> None:
 
 
 def test_what_was_not_measured_is_on_the_page(raw, tmp_path) -> None:
-    assert "| `restore/tmpfs/gds` | no \\| such backend |" in made(raw, tmp_path)["line_rate.md"]
+    page = made(raw, tmp_path)["line_rate.md"]
+    assert "| `restore/tmpfs/gds` | no \\| such backend |" in page
+    (left_out,) = re.findall(r"(?m)^\| (.*) \| left out by the commands \|$", page)
+    assert "`freeze/tmpfs/reference`" in left_out
+    assert "`restore/tmpfs/native`" not in left_out
+    assert "`restore/tmpfs/gds`" not in left_out
+    assert "ceilings" not in left_out
 
 
 def test_what_earlier_runs_measured_is_told_apart_and_not_missing(raw, tmp_path) -> None:
@@ -191,13 +197,13 @@ def test_what_earlier_runs_measured_is_told_apart_and_not_missing(raw, tmp_path)
     assert "such backend" not in page
     own, newest, oldest = re.split(r"(?m)^### .*results/earlier/line_rate_0.[68].json\)$", page)
     assert "the CPU of" not in own
-    assert "restore/tmpfs/gds" not in own
+    assert "`restore/tmpfs/gds`" not in own
     # The newest that has a case, of the cases that there still are.
     assert "the CPU of 2026-03" in newest
     assert "| `restore/tmpfs/gds` | first | 291 | 0.800 |" in newest
     assert "the CPU of 2026-01" in oldest
     assert "| `freeze/tmpfs/cupy` | first | 5.000 |" in oldest
-    assert "restore/tmpfs/gds" not in oldest
+    assert "`restore/tmpfs/gds`" not in oldest
     assert "restore/tmpfs/native" not in newest + oldest
     assert "gone/x/y" not in page
 
