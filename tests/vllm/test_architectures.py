@@ -63,6 +63,11 @@ def processed(name: str, dtype: str) -> Steps:
 STEPS = [
     ("here", "multiprocessing", {"on": False}),
     *(step for part in (loaded, processed) for each in DTYPES.items() for step in part(*each)),
+    (
+        "other kernels",
+        "load",
+        {"model": "mixtral", "snapshot": "mixtral live.thaw", "kv_cache_dtype": "fp8", **UNPACKED},
+    ),
 ]
 
 
@@ -95,6 +100,12 @@ def test_a_restored_engine_holds_the_snapshot_s_tensors(answers: Any, name: str)
     assert answers.value(f"{name}: restored verified") == []
     frozen, restored = (answers.value(f"{name}: {label}") for label in ("live frozen", "restored"))
     assert frozen["tensors"] == restored["tensors"] > 10
+
+
+def test_an_engine_whose_kernels_differ_by_an_option_is_refused(answers: Any) -> None:
+    refused = answers["other kernels"].error
+    assert "mixtral live.thaw was processed for other kernels" in refused
+    assert "impl.kv_cache_dtype is 'auto' in the snapshot, 'fp8' in this engine" in refused
 
 
 @pytest.mark.matrix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,12 @@ from thaw.vllm.state import take_state
 from thaw.vllm.transfer import compare_state, freeze_state, prepare_state
 
 IDENTITY = {"model": "Made", "dtype": "float32", "vllm": "1.2.3"}
+PROCESSED: dict[str, Any] = {
+    "kind": "processed",
+    "identity": IDENTITY,
+    "shard": thaw.Shard(),
+    "allow_unverified": True,
+}
 
 
 class Method:
@@ -127,7 +134,7 @@ def test_other_ties_are_found_before_a_byte_moves(tmp_path: Path, tied: str) -> 
     apart = one if tied == "target" else other
     apart[0].tied = nn.Parameter(apart[0].weight.detach() + 1)
     path = tmp_path / "a.thaw"
-    freeze_state(one, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    freeze_state(one, path, **PROCESSED)
     with thaw.open(path) as snapshot, pytest.raises(thaw.MismatchError, match=r"0\.weight"):
         prepare_state(other, snapshot)
 
@@ -136,7 +143,7 @@ def test_ties_that_hold_the_same_are_no_obstacle(tmp_path: Path) -> None:
     one, other = model(1), model(2)
     one[0].tied = nn.Parameter(one[0].weight.detach().clone())
     path = tmp_path / "a.thaw"
-    freeze_state(one, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    freeze_state(one, path, **PROCESSED)
     with thaw.open(path) as snapshot:
         prepare_state(other, snapshot).restore()
     assert torch.equal(other[0].tied, one[0].tied)
@@ -153,7 +160,7 @@ class Rotary(nn.Module):
 def test_a_table_that_running_converts_is_loaded_as_it_was_frozen(tmp_path: Path) -> None:
     ran = nn.Sequential(Rotary(converts=True)).to(torch.bfloat16)
     path = tmp_path / "a.thaw"
-    freeze_state(ran, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    freeze_state(ran, path, **PROCESSED)
     with thaw.open(path) as snapshot:
         built = nn.Sequential(Rotary(converts=True))
         convert_caches(built, snapshot)

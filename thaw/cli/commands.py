@@ -68,6 +68,15 @@ def freeze(
             show_default=False,
         ),
     ] = None,
+    allow_unverified: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-unverified",
+            help="With --kind processed: freeze what kernels made of weights that were never "
+            "compared with a snapshot.",
+            show_default=False,
+        ),
+    ] = None,
     backend: Backend = "auto",
     names: Names = None,
     as_json: Json = False,
@@ -88,7 +97,11 @@ def freeze(
     if source is not None:
         from .moving import Move, move
 
-        engine = {"--kind": kind, "--tensor-parallel-size": tensor_parallel_size}
+        engine: dict[str, object] = {
+            "--kind": kind,
+            "--tensor-parallel-size": tensor_parallel_size,
+            "--allow-unverified": allow_unverified,
+        }
         _refuse_given(engine, "goes with --model only", context)
         task = Move(source, out, "thaw", backend, names)
         move(task, output, doing="freezing", done="froze")
@@ -97,7 +110,8 @@ def freeze(
 
         _refuse_given({"--names": names}, "goes with SOURCE only", context)
         options = context.args
-        wish = Wish(model, out, kind or "loaded", tensor_parallel_size, backend, options)
+        allowed = bool(allow_unverified)
+        wish = Wish(model, out, kind or "loaded", tensor_parallel_size, backend, allowed, options)
         freeze_model(wish, output)
 
 

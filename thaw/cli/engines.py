@@ -49,6 +49,7 @@ class Wish:
     kind: str
     tensor_parallel_size: int | None
     backend: str
+    allow_unverified: bool
     options: Sequence[str]
 
 
@@ -91,7 +92,13 @@ def _freeze(wish: Wish, output: Output) -> EngineReport:
 
     engine = _parse(wish)
     engine.setdefault("use_tqdm_on_load", output.shows_progress)
-    return freeze(path=wish.destination, kind=wish.kind, backend=wish.backend, **engine)
+    return freeze(
+        path=wish.destination,
+        kind=wish.kind,
+        backend=wish.backend,
+        allow_unverified=wish.allow_unverified,
+        **engine,
+    )
 
 
 def _parse(wish: Wish) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def load(
     tensor_parallel_size: int = 1,
     backend: str = "auto",
     verify: bool = False,
+    allow_unverified: bool = False,
     **engine: Any,
 ) -> LLM:
     """Start an engine whose weights come from a snapshot.
@@ -65,11 +66,13 @@ def load(
         path: a snapshot with as many ranks as the engine will have.
         backend: what moves the bytes; see `thaw backends`.
         verify: whether every tensor is compared with the snapshot again after loading.
+        allow_unverified: whether a processed snapshot may be of kernels that were never compared.
         engine: other arguments of `vllm.LLM`.
     """
     from vllm import LLM
 
     extra = {"snapshot": _absolute(path), "backend": backend, "verify": verify}
+    extra["allow_unverified"] = allow_unverified
     return LLM(
         model=os.fspath(model),
         load_format="thaw",
@@ -88,6 +91,7 @@ def freeze(
     backend: str = "auto",
     load_format: str = "auto",
     model_loader_extra_config: Mapping[str, Any] | None = None,
+    allow_unverified: bool = False,
     **engine: Any,
 ) -> EngineReport:
     """Freeze a model's folder to a snapshot: its workers load it, and no engine starts.
@@ -98,6 +102,7 @@ def freeze(
         kind: "loaded" freezes weights as vLLM lays them out, before it processes them; "processed"
             freezes what processing made of them.
         load_format: how the folder is loaded, like that of vLLM.
+        allow_unverified: whether "processed" weights may be of kernels that were never compared.
         engine: other arguments of `vllm.EngineArgs`, like dtype= or quantization=.
 
     Raises:
@@ -130,11 +135,12 @@ def freeze(
                 "leave out speculative_config: a draft model might be frozen in place of the model "
                 "that it drafts for"
             )
-        return _freeze_by_workers(config, kind, where, snapshot_id, backend)
+        live = where, snapshot_id, backend, allow_unverified
+        return _freeze_by_workers(config, kind, where, live)
 
 
 def _freeze_by_workers(
-    config: Any, kind: str, where: str, snapshot_id: str, backend: str
+    config: Any, kind: str, where: str, live: tuple[str, str, str, bool]
 ) -> EngineReport:
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.v1.executor import Executor
@@ -145,7 +151,7 @@ def _freeze_by_workers(
         if kind == LOADED:
             answers = executor.collective_rpc("thaw_frozen")
         else:
-            answers = executor.collective_rpc("thaw_freeze", args=(where, snapshot_id, backend))
+            answers = executor.collective_rpc("thaw_freeze", args=live)
         return _frozen(where, _checked(answers))
     finally:
         if executor is not None:
@@ -154,17 +160,26 @@ def _freeze_by_workers(
 
 
 def freeze_model_tp(
-    llm: LLM, path: str | os.PathLike[str], *, backend: str = "auto"
+    llm: LLM,
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    allow_unverified: bool = False,
 ) -> EngineReport:
     """Freeze the weights of a live engine, processed as they are, every rank to its own file.
 
+    Args:
+        allow_unverified: whether they may be of kernels that were never compared with a snapshot.
+
     Raises:
-        MismatchError: the engine keeps weights where they cannot be read.
+        MismatchError: the engine keeps weights where they cannot be read, or they are of kernels
+            that were never compared.
         FileExistsError: a folder of several ranks is there already.
         ThawError: a rank failed; the message says which.
     """
     with _destination(path, _world_size(llm)) as where:
-        answers = llm.collective_rpc("thaw_freeze", args=(where, secrets.token_hex(16), backend))
+        wish = where, secrets.token_hex(16), backend, allow_unverified
+        answers = llm.collective_rpc("thaw_freeze", args=wish)
         return _frozen(where, _checked(answers))
 
 

@@ -79,10 +79,20 @@ def identify(
     return fields
 
 
-def record(kind: str, identity: Mapping[str, str], floats: Mapping[str, float]) -> dict[str, JSON]:
-    """Make a snapshot's metadata. Floats are said in hexadecimal, to the last bit."""
+def record(
+    kind: str,
+    identity: Mapping[str, str],
+    floats: Mapping[str, float],
+    kernels: list[JSON] | None = None,
+) -> dict[str, JSON]:
+    """Make a snapshot's metadata. Floats are said in hexadecimal, to the last bit.
+
+    Args:
+        kernels: what the weights were processed for; None before they are processed.
+    """
     said: dict[str, JSON] = {name: value.hex() for name, value in floats.items()}
-    return {_KEY: {"kind": kind, "identity": dict(identity), "floats": said}}
+    more: dict[str, JSON] = {} if kernels is None else {"kernels": kernels}
+    return {_KEY: {"kind": kind, "identity": dict(identity), "floats": said, **more}}
 
 
 def kind_of(snapshot: Snapshot) -> str:
@@ -97,6 +107,11 @@ def kind_of(snapshot: Snapshot) -> str:
             f"{snapshot.path} says that it is of kind {kind!r}, expected one of {', '.join(KINDS)}"
         )
     return str(kind)
+
+
+def kernels_in(snapshot: Snapshot) -> object:
+    """Return what a snapshot says of the kernels that its weights were processed for."""
+    return _recorded(snapshot).get("kernels")
 
 
 def floats_of(snapshot: Snapshot) -> dict[str, float]:

@@ -17,8 +17,10 @@ from ..errors import MismatchError
 from ..reports import FreezeReport
 from ..selection import open_snapshot
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
-from .materializing import convert_caches, deferred_layers, materialize
+from .kernels import check_verified, kernels_of
+from .materializing import convert_caches, deferred_layers
 from .options import FreezeOptions, LoadOptions
+from .processing import Unfilled, processing
 from .transfer import compare_state, freeze_state, prepare_state
 from .worker import ANSWERED
 
@@ -40,6 +42,7 @@ class ThawModelLoader(BaseModelLoader):
         super().__init__(load_config)
         self._options = LoadOptions.parse(load_config.model_loader_extra_config)
         self._snapshot: Snapshot | None = None
+        self._unfilled: Unfilled | None = None
 
     def download_model(self, model_config: ModelConfig) -> None:
         """Do nothing: snapshots are local."""
@@ -58,11 +61,14 @@ class ThawModelLoader(BaseModelLoader):
             # Before any memory is taken; kernels are known only when the model is there.
             expected = identify(vllm_config, model_config, rank, LOADED)
             check_identity(snapshot, expected)
-            model = super().load_model(vllm_config, model_config, **more)
-            if kind == PROCESSED:
-                check_identity(snapshot, identify(vllm_config, model_config, rank, kind))
-                convert_caches(model, snapshot)
-                self._restore(model)
+            if kind == LOADED:
+                return super().load_model(vllm_config, model_config, **more)
+            with processing(snapshot) as self._unfilled:
+                model = super().load_model(vllm_config, model_config, **more)
+            check_identity(snapshot, identify(vllm_config, model_config, rank, kind))
+            check_verified(kernels_of(model), allow=self._options.allow_unverified)
+            convert_caches(model, snapshot)
+            self._restore(model)
         return model
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
@@ -73,7 +79,8 @@ class ThawModelLoader(BaseModelLoader):
                 "thaw_vllm.restore_model_tp"
             )
         if kind_of(self._snapshot) == PROCESSED:
-            materialize(model)
+            assert self._unfilled is not None
+            self._unfilled.begin(model)
         elif deferred := deferred_layers(model):
             raise MismatchError.of(
                 "vLLM quantizes these layers while it loads them, so there is nothing to restore "

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
 _Options = TypeVar("_Options")
+_TYPES = {"verify": bool, "allow_unverified": bool, "extra_config": Mapping}
+"""Of the options that are no text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +19,13 @@ class LoadOptions:
         snapshot: a `.thaw` file, or the folder of a snapshot with several ranks.
         backend: what moves the bytes; see `thaw backends`.
         verify: whether every tensor is compared with the snapshot once more, when it is loaded.
+        allow_unverified: whether a processed snapshot may be of kernels that were never compared.
     """
 
     snapshot: str
     backend: str = "auto"
     verify: bool = False
+    allow_unverified: bool = False
 
     @classmethod
     def parse(cls, extra: object) -> Self:
@@ -70,7 +74,7 @@ def _parse(cls: type[_Options], load_format: str, extra: object) -> _Options:
             'model_loader_extra_config={"snapshot": "model.thaw"}'
         )
     for name, value in extra.items():
-        kind = {"verify": bool, "extra_config": Mapping}.get(name, str)
+        kind = _TYPES.get(name, str)
         if not isinstance(value, kind):
             raise ValueError(
                 f"{name!r} in model_loader_extra_config is {value!r}, expected a {kind.__name__}"

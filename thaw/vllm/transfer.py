@@ -19,7 +19,8 @@ from ..freezing import freeze
 from ..matching import literal
 from ..reports import FreezeReport, RestoreReport
 from ..restoring import Prepared, prepare, restore
-from .identity import LOADED, PROCESSED, floats_of, kind_of, record
+from .identity import LOADED, PROCESSED, floats_of, kernels_in, kind_of, record
+from .kernels import check_kernels, check_verified, kernels_of, record_kernels
 from .state import Float, ModelState, take_state
 
 _log = logging.getLogger("vllm.thaw")
@@ -34,14 +35,24 @@ def freeze_state(
     shard: Shard,
     snapshot_id: str | None = None,
     backend: str | Backend = "auto",
+    allow_unverified: bool = False,
 ) -> FreezeReport:
     """Freeze all that a model computes with on this rank.
 
+    Args:
+        allow_unverified: whether weights may be processed for kernels that were never compared.
+
     Raises:
-        MismatchError: the engine keeps weights where they cannot be read.
+        MismatchError: the engine keeps weights where they cannot be read, or they are processed
+            for kernels that were never compared with a snapshot.
     """
     state = take_state(model)
     _check_readable(model, state)
+    kernels = None
+    if kind == PROCESSED:
+        found = kernels_of(model)
+        check_verified(found, allow=allow_unverified)
+        kernels = record_kernels(found)
     floats = {name: each.value for name, each in state.floats.items()}
     return freeze(
         state.tensors,
@@ -49,7 +60,7 @@ def freeze_state(
         backend=backend,
         shard=shard,
         snapshot_id=snapshot_id,
-        metadata=record(kind, identity, floats),
+        metadata=record(kind, identity, floats, kernels),
     )
 
 
@@ -94,6 +105,7 @@ def prepare_state(
         state, floats = take_state(model), floats_of(snapshot)
         if kind_of(snapshot) == PROCESSED:
             _check_readable(model, state)
+            check_kernels(snapshot, kernels_in(snapshot), model)
         _check_names(snapshot, state, floats)
         tensors = prepare(snapshot, state.tensors, backend)
     derived = tuple((state.floats[name], value) for name, value in floats.items())

@@ -41,7 +41,9 @@ def _answering(method: Callable[..., Answer]) -> Callable[..., Answer]:
 
 
 @_answering
-def thaw_freeze(worker: Any, path: str, snapshot_id: str, backend: str) -> Answer:
+def thaw_freeze(
+    worker: Any, path: str, snapshot_id: str, backend: str, allow_unverified: bool = False
+) -> Answer:
     """Freeze the live model of this rank."""
     _check_awake()
     _check_alone(worker)
@@ -54,6 +56,7 @@ def thaw_freeze(worker: Any, path: str, snapshot_id: str, backend: str) -> Answe
         shard=rank_shard(worker.vllm_config, worker.rank),
         snapshot_id=snapshot_id,
         backend=backend,
+        allow_unverified=allow_unverified,
     )
     return _said(report)
 

@@ -97,6 +97,7 @@ def run(arguments: str, folder: Path) -> Result:
         ("--tensor_parallel_size=2 -o OUT --model m", {"tensor_parallel_size": 2}),
         ("-o OUT --model m --kind processed", {"kind": "processed"}),
         ("-o OUT --model m --backend reference", {"backend": "reference"}),
+        ("-o OUT --model m --allow-unverified", {"allow_unverified": True}),
     ],
 )
 def test_options_reach_vllm(
@@ -105,7 +106,8 @@ def test_options_reach_vllm(
     done = run(arguments, tmp_path)
     assert done.exit_code == 0, done.stderr
     always = {"model": "m", "kind": "loaded", "backend": "auto", "path": tmp_path / "x"}
-    assert calls == [always | {"use_tqdm_on_load": False} | expected]
+    always |= {"use_tqdm_on_load": False, "allow_unverified": False}
+    assert calls == [always | expected]
 
 
 def test_what_is_ours_and_what_is_passed_on() -> None:
