@@ -15,7 +15,14 @@ from torch import nn
 
 import thaw
 from thaw.vllm.identity import kernels_in
-from thaw.vllm.kernels import check_kernels, check_verified, kernels_of, record_kernels
+from thaw.vllm.kernels import (
+    check_kernels,
+    check_verified,
+    kernels_of,
+    note_kernels,
+    note_when_loaded,
+    record_kernels,
+)
 from thaw.vllm.materializing import occupy
 from thaw.vllm.processing import processing, take_layout
 from thaw.vllm.reads import ValueReads
@@ -167,6 +174,27 @@ def test_modules_of_the_same_kernels_stand_together() -> None:
     layers = nn.Sequential(*(Layer(UnquantizedLinearMethod()) for _ in range(3)))
     (group,) = record_kernels(kernels_of(layers))
     assert group["modules"] == ["0", "1", "2"]  # type: ignore[index,call-overload]
+
+
+class Loader:
+    def load_model(self, method: object) -> nn.Module:
+        return Layer(method)
+
+
+class DerivedLoader(Loader):
+    pass
+
+
+def test_what_running_changes_is_no_difference(tmp_path: Path) -> None:
+    for _ in range(2):
+        note_when_loaded(Loader)
+    ran, fresh = (DerivedLoader().load_model(UnquantizedLinearMethod()) for _ in range(2))
+    ran.quant_method.world_size = 1  # type: ignore[union-attr]
+    freeze_state(ran, tmp_path / "a.thaw", kind="processed", identity={}, shard=thaw.Shard())
+    with thaw.open(tmp_path / "a.thaw") as snapshot:
+        prepare_state(fresh, snapshot)
+    note_kernels(ran)
+    assert kernels_of(ran)[""]["quant_method.world_size"] == "1"
 
 
 READS: dict[str, Callable[[torch.Tensor], object]] = {

@@ -11,9 +11,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
-from functools import partial
+from functools import partial, wraps
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from thaw_format import JSON, Snapshot
@@ -48,12 +49,42 @@ _MOST_DEEP = 5
 _ATOMS = (type(None), bool, int, str, torch.dtype, torch.Size)
 """Types of plain attributes; fractions may come from weights, and are restored with them."""
 _LISTED = 3
+_NOTING = "_thaw_notes_kernels"
+_noted: WeakKeyDictionary[nn.Module, Mapping[str, Parts]] = WeakKeyDictionary()
 
 
-def kernels_of(model: nn.Module) -> dict[str, Parts]:
-    """Describe, for each module whose weights vLLM processes, what they are processed for."""
+def kernels_of(model: nn.Module) -> Mapping[str, Parts]:
+    """Describe, for each module whose weights vLLM processes, what they are processed for.
+
+    Of a model for which `note_kernels` was called, what it noted: running changes attributes.
+    """
+    noted = _noted.get(model)
+    if noted is not None:
+        return noted
     found = {name: _describe(module) for name, module in model.named_modules()}
     return {name: parts for name, parts in found.items() if parts}
+
+
+def note_kernels(model: nn.Module) -> None:
+    """Describe a model that vLLM has just loaded and that has not run yet."""
+    _noted.pop(model, None)
+    _noted[model] = kernels_of(model)
+
+
+def note_when_loaded(loader_class: type) -> None:
+    """Have a class of loaders, and those derived from it, note the kernels of what they load."""
+    load = loader_class.load_model  # type: ignore[attr-defined]
+    if hasattr(load, _NOTING):
+        return
+
+    @wraps(load)
+    def loading(loader: Any, *args: Any, **kwargs: Any) -> Any:
+        model = load(loader, *args, **kwargs)
+        note_kernels(model)
+        return model
+
+    setattr(loading, _NOTING, True)
+    loader_class.load_model = loading  # type: ignore[attr-defined]
 
 
 def record_kernels(kernels: Mapping[str, Parts]) -> list[JSON]:

@@ -6,8 +6,10 @@ from __future__ import annotations
 def register() -> None:
     """Register the load formats, and give workers what `thaw_vllm` asks of them."""
     from vllm.model_executor import model_loader
+    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
     from vllm.v1.worker.worker_base import WorkerBase
 
+    from .kernels import note_when_loaded
     from .loader import FreezingModelLoader, ThawModelLoader
     from .worker import add_methods
 
@@ -16,3 +18,4 @@ def register() -> None:
         if known.get(name) is not loader:
             model_loader.register_model_loader(name)(loader)
     add_methods(WorkerBase)
+    note_when_loaded(BaseModelLoader)
