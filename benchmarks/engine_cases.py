@@ -21,6 +21,12 @@ TWO_RANKS = ("llama", "qwen2", "mixtral")
 """Architectures that are compared with two ranks as well, where there is no GPU."""
 _ONLINE = ("llama", "mixtral", "deepseek-v2")
 """Architectures that are quantized to fp8 while they are loaded, too."""
+_CHOSEN: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "llama to mxfp8": ("llama", {"quantization": "mxfp8"}),
+    "llama-awq by marlin": ("llama-awq", {"linear_backend": "marlin"}),
+    "mixtral to fp8 by marlin": ("mixtral", {"quantization": "fp8", "moe_backend": "marlin"}),
+}
+"""Models that options make run by other kernels, which process weights in another way."""
 _SMALL = {"kv_cache_memory_bytes": 64 << 20, "block_size": 32, "gpu_memory_utilization": 0.1}
 ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
     "cpu": {
@@ -50,6 +56,9 @@ def on_cuda(models: Path, engine: dict[str, Any], *, online: bool = True) -> lis
         if online and name in _ONLINE:
             fp8 = arguments | {"quantization": "fp8"}
             cases.append(Case(f"{name} to fp8", model, "processed", fp8))
+    for called, (name, options) in _CHOSEN.items() if online else ():
+        model = str(models / "bfloat16" / name)
+        cases.append(Case(called, model, "processed", arguments | options))
     return cases
 
 

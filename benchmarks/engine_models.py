@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -61,7 +61,10 @@ ARCHITECTURES: Mapping[str, tuple[str, Config]] = {
 }
 """Small models that `save` makes: the name of a configuration of transformers, and what it says."""
 
-QUANTIZED = ("llama-fp8", "llama-gptq", "llama-awq")
+QUANTIZED = (
+    *("llama-fp8", "llama-block", "llama-token", "llama-gptq", "llama-awq"),
+    "mixtral-fp8",
+)
 """Small checkpoints of quantized weights, which `save` makes as well."""
 
 FULL: Mapping[str, tuple[str, Config]] = {
@@ -161,11 +164,11 @@ def _quantize(folder: Path, quantization: str) -> None:
     """Replace the linear layers of a checkpoint by random quantized ones."""
     from safetensors.torch import load_file, save_file
 
-    layer, how = {"fp8": (_fp8, _FP8), "gptq": (_gptq, _GPTQ), "awq": (_awq, _AWQ)}[quantization]
+    layer, how = _QUANTIZATIONS[quantization]
     generator = torch.Generator().manual_seed(0)
     tensors: Tensors = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
-        if name.endswith("_proj.weight"):
+        if name.endswith(_LINEAR):
             stem = name.removesuffix("weight")
             made = layer(tensor, generator)
             tensors |= {stem + part: each.contiguous() for part, each in made.items()}
@@ -176,7 +179,26 @@ def _quantize(folder: Path, quantization: str) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
 
 
+_LINEAR = ("_proj.weight", ".w1.weight", ".w2.weight", ".w3.weight")
 _FP8 = {"quant_method": "fp8", "activation_scheme": "static"}
+_BLOCK = {
+    "quant_method": "fp8",
+    "activation_scheme": "dynamic",
+    "weight_block_size": [_GROUP, _GROUP],
+}
+_EIGHT_BITS = {"num_bits": 8, "type": "float", "symmetric": True}
+_TOKEN = {
+    "quant_method": "compressed-tensors",
+    "format": "float-quantized",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": _EIGHT_BITS | {"strategy": "channel", "dynamic": False},
+            "input_activations": _EIGHT_BITS | {"strategy": "token", "dynamic": True},
+        }
+    },
+}
 _GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": _GROUP, "desc_act": False, "sym": True}
 _AWQ = {"quant_method": "awq", "bits": 4, "group_size": _GROUP, "zero_point": True}
 
@@ -187,6 +209,24 @@ def _fp8(weight: torch.Tensor, generator: torch.Generator) -> Tensors:
         "weight": (weight.float() / scale).to(torch.float8_e4m3fn),
         "weight_scale": scale,
         "input_scale": torch.rand((), generator=generator) / 50 + 0.01,
+    }
+
+
+def _block(weight: torch.Tensor, generator: torch.Generator) -> Tensors:
+    rows, columns = (size // _GROUP for size in weight.shape)
+    blocks = weight.float().view(rows, _GROUP, columns, _GROUP)
+    scale = blocks.abs().amax((1, 3), keepdim=True) / 448.0
+    return {
+        "weight": (blocks / scale).view(weight.shape).to(torch.float8_e4m3fn),
+        "weight_scale_inv": scale.view(rows, columns),
+    }
+
+
+def _token(weight: torch.Tensor, generator: torch.Generator) -> Tensors:
+    scale = weight.float().abs().amax(1, keepdim=True) / 448.0
+    return {
+        "weight": (weight.float() / scale).to(torch.float8_e4m3fn),
+        "weight_scale": scale.to(torch.bfloat16),
     }
 
 
@@ -217,3 +257,13 @@ def _bits(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
 
 def _scales(groups: int, columns: int, generator: torch.Generator) -> torch.Tensor:
     return (torch.rand(groups, columns, generator=generator) * 0.004 + 0.001).half()
+
+
+_QUANTIZATIONS: Mapping[str, tuple[Callable[[torch.Tensor, torch.Generator], Tensors], Config]] = {
+    "fp8": (_fp8, _FP8),
+    "block": (_block, _BLOCK),
+    "token": (_token, _TOKEN),
+    "gptq": (_gptq, _GPTQ),
+    "awq": (_awq, _AWQ),
+}
+"""For each word in a model's name what makes a layer of it, and what the configuration says."""

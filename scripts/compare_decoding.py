@@ -108,6 +108,7 @@ def compared(case: Case, default: dict[str, Any], thaw: dict[str, Any]) -> dict[
         "hot_restores": len(others) - 1,
         "differences": thaw["differences"],
         "snapshot": default["snapshot"],
+        "kernels": default["kernels"],
     }
 
 
@@ -128,13 +129,24 @@ def _default(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
     try:
         decoded = decode(llm, tokens)
         if case.kind == "processed":
-            report = thaw_vllm.freeze_model_tp(llm, snapshot)
+            # This is how kernels are verified.
+            report = thaw_vllm.freeze_model_tp(llm, snapshot, allow_unverified=True)
     finally:
         stop(llm)
     if case.kind != "processed":
         report = thaw_vllm.freeze(case.model, snapshot, **case.engine)
     said = {"nbytes": report.nbytes, "tensors": report.tensors, "ranks": report.ranks}
-    return {"decoded": decoded, "snapshot": said}
+    return {"decoded": decoded, "snapshot": said, "kernels": _kernels(snapshot)}
+
+
+def _kernels(snapshot: Path) -> list[str]:
+    """Name the methods and kernels that a snapshot's weights were processed for."""
+    import thaw
+    from thaw.vllm.identity import kernels_in
+    from thaw.vllm.kernels import classes_in
+
+    with thaw.open(snapshot, rank=0) as opened:
+        return sorted(classes_in(opened, kernels_in(opened)))
 
 
 def _thaw(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
@@ -142,7 +154,8 @@ def _thaw(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
     import thaw_vllm
 
     # What was loaded before processing can be compared only then, by the loader.
-    llm = thaw_vllm.load(case.model, snapshot, verify=case.kind == "loaded", **case.engine)
+    checks: dict[str, Any] = {"verify": case.kind == "loaded", "allow_unverified": True}
+    llm = thaw_vllm.load(case.model, snapshot, **checks, **case.engine)
     try:
         decoded, again, differences = decode(llm, tokens), list[Any](), list[str]()
         if case.kind == "processed":

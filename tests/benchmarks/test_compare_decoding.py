@@ -14,6 +14,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 DECODED = [[[1, 2], [[[1, -0.5], [3, -2.0]], [[2, -0.25], [4, -3.0]]]]]
 DEFAULT = {"decoded": DECODED, "snapshot": {"nbytes": 8, "tensors": 2, "ranks": 1}}
+DEFAULT["kernels"] = []
 THAW = {"decoded": DECODED, "decoded_again": [DECODED], "differences": []}
 
 

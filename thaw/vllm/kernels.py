@@ -136,6 +136,12 @@ def check_verified(kernels: Mapping[str, Parts], *, allow: bool) -> None:
         )
 
 
+def classes_in(snapshot: Snapshot, recorded: object) -> set[str]:
+    """Name the methods and kernels that a snapshot's weights were processed for, if they were."""
+    there = {} if recorded is None else _recalled(snapshot, recorded)
+    return {name for parts in there.values() for name in _classes(parts)}
+
+
 def _describe(module: nn.Module) -> Parts:
     parts: Parts = {}
     for holder in _HOLDERS:
