@@ -49,7 +49,7 @@ def restore(
         backend: a name, "auto", or a `Backend`.
         names: shell-style patterns of the tensors to restore; all others are left alone.
         strict: with False, names that only one side has are left alone instead of an error.
-        rank: which rank, where the snapshot has several.
+        rank: which rank, where the snapshot has several. Not to be given with an open snapshot.
         progress: called with the number of bytes just moved.
 
     Returns:
@@ -64,6 +64,8 @@ def restore(
     if into is not None and device is not None:
         raise TypeError("give either into= or device=: tensors that are there have their device")
     if isinstance(path, Snapshot):
+        if rank is not None:
+            raise TypeError("give rank= with a path: a snapshot that is open is that of one rank")
         return _restore(path, into, device, backend, names, strict, progress)
     if into is None and names is None and rank is None:
         shard = find_format(path).open_unparsed(Path(path))

@@ -52,21 +52,25 @@ def test_restores_again_and_again(path: Path, backend: str) -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_a_change_of_the_file_is_found(path: Path) -> None:
+    before = path.stat()
     with thaw.pin(path) as pinned:
         with path.open("r+b") as file:
             file.seek(-5000, os.SEEK_END)
             file.write(b"changed")
+        with pytest.raises(thaw.MismatchError, match="was written to"):
+            pinned.restore()
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(thaw.ChecksumError):
-            pinned.restore(device="cuda")
+            pinned.restore()
 
 
 @pytest.mark.gpu
 @needs_gpu
 def test_a_truncated_file_does_not_end_the_process(path: Path) -> None:
     expected = thaw.restore(path, backend="reference")
-    with thaw.pin(path) as pinned:
+    with thaw.pin(path) as pinned, pinned.in_use() as snapshot:
         os.truncate(path, 100_000)
         # The pages are locked, but a gap between tensors is read from the file.
         with suppress(thaw.ThawError):
-            restored = pinned.restore(device="cuda")
+            restored = thaw.restore(snapshot, device="cuda")
             assert all(torch.equal(restored[name].cpu(), expected[name]) for name in expected)

@@ -123,7 +123,15 @@ def thaw_forget(worker: Any) -> Answer:
 
 @_answering
 def thaw_pin(worker: Any, path: str) -> Answer:
-    """Lock the pages of this rank's file, so that restores from it run at the bus's limit."""
+    """Lock the pages of this rank's file, so that restores from it run at the bus's limit.
+
+    What was pinned under the path before is let go if the path names something else by now.
+    """
+    if path in _pinned(worker):
+        try:
+            _pinned(worker)[path].check()
+        except MismatchError:
+            _unpin(worker, path)
     if path not in _pinned(worker):
         _pinned(worker)[path] = pin(path, device=worker.device, rank=worker.rank)
     pinned = _pinned(worker)[path]
@@ -133,9 +141,7 @@ def thaw_pin(worker: Any, path: str) -> Answer:
 @_answering
 def thaw_unpin(worker: Any, path: str) -> Answer:
     """Unlock them."""
-    _forget(worker)
-    if pinned := _pinned(worker).pop(path, None):
-        pinned.close()
+    _unpin(worker, path)
     return {}
 
 
@@ -210,11 +216,21 @@ def _pinned(worker: Any) -> dict[str, PinnedSnapshot]:
 
 @contextmanager
 def _opened(worker: Any, path: str) -> Iterator[Snapshot]:
-    """Give what is pinned under a path, whatever the path names by now; else open it."""
+    """Give what is pinned under a path, if the path still names it; else open it.
+
+    Raises:
+        MismatchError: the path names another file than the one that is pinned, or none.
+    """
     pinned = _pinned(worker).get(path)
     found = pinned.in_use() if pinned else open_snapshot(path, rank=worker.rank)
     with found as snapshot:
         yield snapshot
+
+
+def _unpin(worker: Any, path: str) -> None:
+    _forget(worker)
+    if pinned := _pinned(worker).pop(path, None):
+        pinned.close()
 
 
 def _forget(worker: Any) -> None:
