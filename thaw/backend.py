@@ -9,6 +9,9 @@ from typing import ClassVar, TypeAlias
 
 import torch
 from thaw_format import Chunks, Digests, Source, Target
+from thaw_format.writer import check_digests
+
+from .errors import BackendError
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of bytes just moved, from any thread."""
@@ -146,3 +149,16 @@ class Backend(ABC):
             TransferError: the bytes could not be moved.
             OSError: the target refused them, for example because it is full.
         """
+
+
+def written_digests(backend: Backend, done: Transfer, chunks: Chunks) -> tuple[int, ...]:
+    """Return the digests of a write, once each chunk has one.
+
+    Raises:
+        BackendError: a file with these digests could not be opened.
+    """
+    try:
+        check_digests(done.digests, chunks)
+    except ValueError as error:
+        raise BackendError(f"backend {backend.name!r} did not say what it wrote: {error}") from None
+    return done.digests

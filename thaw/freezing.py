@@ -28,7 +28,7 @@ from thaw_format import (
 )
 from torch import nn
 
-from .backend import Backend, Extent, Progress, Transfer, WritePlan
+from .backend import Backend, Extent, Progress, Transfer, WritePlan, written_digests
 from .census import take_census
 from .reports import FreezeReport
 from .selection import select_backend
@@ -89,7 +89,7 @@ def freeze(
 
     def write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequence[int]:
         transfers.append(mover.write(target, _plan(layout, chunks), progress=progress))
-        return transfers[-1].digests
+        return written_digests(mover, transfers[-1], chunks)
 
     superblock = write_shard(file, layout, description, write_payload)
     return FreezeReport(

@@ -58,6 +58,8 @@ def write_shard(
 
     Raises:
         FormatError: names or metadata cannot be said in the format.
+        ValueError: `write_payload` returned no digest of 32 bits for each chunk; an existing file
+            is untouched.
         OSError: the file cannot be written; an existing one is untouched.
     """
     _check_chunk_nbytes(description.chunk_nbytes)
@@ -66,8 +68,7 @@ def write_shard(
     chunks = _place(len(manifest), layout.payload_nbytes, description.chunk_nbytes)
     with sealed(path) as target:
         os.ftruncate(target.fileno(), chunks.offset + chunks.nbytes)
-        values = write_payload(target, layout, chunks)
-        table = b"".join(value.to_bytes(4, "little") for value in values)
+        table = _serialize_digests(write_payload(target, layout, chunks), chunks)
         write_at(target, manifest + table, SUPERBLOCK_NBYTES)
         flush(target)
         superblock = _superblock(manifest, table, chunks, description)
@@ -90,6 +91,25 @@ def _serialize(layout: Layout, description: Description) -> bytes:
     if len(manifest) > MAX_MANIFEST_NBYTES:
         raise format_error("bad-manifest-size", f"a manifest of {len(manifest)} bytes is too long")
     return manifest
+
+
+def _serialize_digests(values: Sequence[int], chunks: Chunks) -> bytes:
+    """Serialize the digests of a payload, which others computed."""
+    check_digests(values, chunks)
+    return b"".join(value.to_bytes(4, "little") for value in values)
+
+
+def check_digests(values: Sequence[int], chunks: Chunks) -> None:
+    """Check that there is a digest for each chunk.
+
+    Raises:
+        ValueError: there are more, or fewer, or one is no integer of 32 bits.
+    """
+    if len(values) != len(chunks):
+        raise ValueError(f"{len(values)} digests for {len(chunks)} chunks")
+    for index, value in enumerate(values):
+        if not isinstance(value, int) or not 0 <= value < 1 << 32:
+            raise ValueError(f"the digest of chunk {index} is {value!r}, no integer of 32 bits")
 
 
 def _check_chunk_nbytes(nbytes: int) -> None:
