@@ -185,14 +185,70 @@ def test_a_cold_file_is_read_around_the_page_cache(tmp_path: Path) -> None:
     path = tmp_path / "a.thaw"
     thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="reference")
     assert thaw.restore(path, backend="native").report.path_ran == "buffered"
+    evict(path)
+    assert thaw.restore(path, backend="native").report.path_ran in ("io_uring", "direct")
+
+
+def evict(path: Path) -> None:
+    """Have the file's bytes on the device alone; skip where they cannot be read from there."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        try:
-            os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
-        except OSError:
-            pytest.skip("the file system has no direct I/O")
-    assert thaw.restore(path, backend="native").report.path_ran in ("io_uring", "direct")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("the file system has no direct I/O")
+
+
+RESTORING = """
+import os, sys, thaw
+snapshot, user = thaw.open(sys.argv[1]), int(sys.argv[2])
+if user:
+    os.setgid(user)
+    os.setuid(user)
+print(thaw.restore(snapshot, backend="native").report.path_ran)
+"""
+
+
+def way_of(path: Path, user: int) -> str:
+    """Restore as a user in another process; return the way that the bytes took."""
+    command = [sys.executable, "-c", RESTORING, str(path), str(user)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("user", [0, 65534])
+def test_whoever_owns_a_file_it_is_seen_to_be_cold(tmp_path: Path, user: int) -> None:
+    path = tmp_path / "a.thaw"
+    thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="reference")
+    path.chmod(0o644)
+    evict(path)
+    assert way_of(path, user) in ("io_uring", "direct")
+    path.read_bytes()
+    assert way_of(path, user) == "buffered"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_file_system_that_cannot_but_wait(tmp_path: Path) -> None:
+    """One that has no reads without waiting, as an overlay: the mapping of a file of ours tells."""
+    folders = [tmp_path / name for name in ("lower", "upper", "work", "merged")]
+    for folder in folders:
+        folder.mkdir()
+    lower, upper, work, merged = folders
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no mount allowed here")
+    try:
+        path = merged / "a.thaw"
+        thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="reference")
+        assert way_of(path, 0) == "buffered"
+        evict(upper / "a.thaw")
+        assert way_of(path, 0) in ("io_uring", "direct")
+    finally:
+        subprocess.run(["umount", str(merged)], check=True)
 
 
 @pytest.mark.parametrize("io", ["buffered", "direct"])

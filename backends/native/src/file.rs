@@ -9,7 +9,7 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::memory::{PAGE_NBYTES, align_down, align_up};
 use crate::plan::Part;
-use crate::residency::{View, lives_in_memory};
+use crate::residency::{Probe, lives_in_memory};
 use crate::ring;
 
 /// How bytes go between a file and memory.
@@ -66,7 +66,7 @@ pub struct File {
     base: u64,
     io: Io,
     direct: OnceLock<Option<OwnedFd>>,
-    view: Option<View>,
+    probe: Option<Probe>,
     pub moved: Moved,
 }
 
@@ -76,12 +76,12 @@ impl File {
             Io::Auto if lives_in_memory(fd) => Io::Buffered,
             chosen => chosen,
         };
-        let view = if io == Io::Auto {
-            View::new(fd, nbytes)
+        let probe = if io == Io::Auto {
+            Probe::new(fd, nbytes)
         } else {
             None
         };
-        File::new(fd, base, io, view)
+        File::new(fd, base, io, probe)
     }
 
     pub fn to_write(fd: RawFd, io: Io) -> File {
@@ -93,13 +93,13 @@ impl File {
         File::new(fd, 0, io, None)
     }
 
-    fn new(fd: RawFd, base: u64, io: Io, view: Option<View>) -> File {
+    fn new(fd: RawFd, base: u64, io: Io, probe: Option<Probe>) -> File {
         File {
             fd,
             base,
             io,
             direct: OnceLock::new(),
-            view,
+            probe,
             moved: Moved::default(),
         }
     }
@@ -121,9 +121,9 @@ impl File {
             Io::Auto => {
                 let (start, end) = (start - self.base, end - self.base);
                 let cold = self
-                    .view
+                    .probe
                     .as_ref()
-                    .is_some_and(|view| view.is_cold(start, end));
+                    .is_some_and(|probe| probe.is_cold(start, end));
                 cold && self.direct_fd().is_some()
             }
         }
@@ -358,7 +358,7 @@ fn interrupted() -> bool {
 }
 
 /// Opens the file of a descriptor once more: by that, since another file may carry the name by now.
-fn reopen(fd: RawFd, flags: i32) -> Option<OwnedFd> {
+pub fn reopen(fd: RawFd, flags: i32) -> Option<OwnedFd> {
     let name = CString::new(format!("/proc/self/fd/{fd}")).expect("no zero byte");
     // SAFETY: the name ends in a zero byte.
     let fd = unsafe { libc::open(name.as_ptr(), flags | libc::O_CLOEXEC) };

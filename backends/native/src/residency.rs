@@ -1,27 +1,152 @@
 //! Which bytes of a file are in memory already.
 
-use std::ffi::c_void;
-use std::os::fd::RawFd;
+use std::ffi::{CString, c_void};
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::memory::{PAGE_NBYTES, align_down, align_up};
+use crate::file::reopen;
 
-const SAMPLES: u64 = 8;
+/// How many pages of a range are looked at, at most; the majority decides.
+const SAMPLES: u64 = 5;
+const MAJORITY: u64 = SAMPLES / 2 + 1;
+/// The samples in an order that spreads the first few.
+const STRIDE: u64 = 2;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
+/// Looks at single pages of a file; it touches none, and waits for none.
+pub struct Probe {
+    way: Way,
+    nbytes: u64,
+    page_nbytes: u64,
+    turn: AtomicU64,
+    keys: RandomState,
+}
+
+enum Way {
+    /// Reads that fail rather than wait for the device. The descriptor is for this alone: the
+    /// kernel fetches a page that it does not find, and with random access only that one.
+    Unwaiting(OwnedFd),
+    /// Of a file that this process owns, or might write to: the kernel tells no others what is in
+    /// memory, and calls all of it resident.
+    Mapped(View),
+}
+
+impl Probe {
+    /// `None` where the kernel would not tell.
+    pub fn new(fd: RawFd, nbytes: u64) -> Option<Probe> {
+        if nbytes == 0 {
+            return None;
+        }
+        let way = match unwaiting(fd) {
+            Some(fd) => Way::Unwaiting(fd),
+            None if is_told(fd) => Way::Mapped(View::new(fd, nbytes)?),
+            None => return None,
+        };
+        // SAFETY: no memory is involved.
+        let page_nbytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+        Some(Probe {
+            way,
+            nbytes,
+            page_nbytes,
+            turn: AtomicU64::new(0),
+            keys: RandomState::new(),
+        })
+    }
+
+    /// Whether most of a range is not in the page cache; judged by a few of its pages, for asking
+    /// about each takes the kernel as long as reading it from there.
+    pub fn is_cold(&self, start: u64, end: u64) -> bool {
+        let (first, end) = (start / self.page_nbytes, end.min(self.nbytes));
+        let pages = end.div_ceil(self.page_nbytes).saturating_sub(first);
+        let samples = SAMPLES.min(pages);
+        let (mut resident, mut missing) = (0, 0);
+        for index in 0..samples {
+            let place = if samples == SAMPLES {
+                index * STRIDE % SAMPLES
+            } else {
+                index
+            };
+            let (from, until) = (place * pages / samples, (place + 1) * pages / samples);
+            let page = first + from + self.random() % (until - from);
+            if self.is_resident(page * self.page_nbytes) {
+                resident += 1;
+            } else {
+                missing += 1;
+            }
+            if resident == MAJORITY || missing == MAJORITY {
+                break;
+            }
+        }
+        missing > resident
+    }
+
+    /// Whether a page is in memory; it counts as such where the kernel does not say.
+    fn is_resident(&self, offset: u64) -> bool {
+        match &self.way {
+            Way::Unwaiting(fd) => read_byte(fd.as_raw_fd(), offset) != Err(libc::EAGAIN),
+            Way::Mapped(view) => view.is_resident(offset),
+        }
+    }
+
+    /// Another number each time: a page that was looked at before may be in memory for that reason.
+    fn random(&self) -> u64 {
+        self.keys.hash_one(self.turn.fetch_add(1, Relaxed))
+    }
+}
+
+/// A descriptor of the same file, for random access, that can be asked without waiting.
+fn unwaiting(fd: RawFd) -> Option<OwnedFd> {
+    let fd = reopen(fd, libc::O_RDONLY)?;
+    let raw = fd.as_raw_fd();
+    // SAFETY: no memory is involved.
+    let advised = unsafe { libc::posix_fadvise(raw, 0, 0, libc::POSIX_FADV_RANDOM) } == 0;
+    (advised && matches!(read_byte(raw, 0), Ok(()) | Err(libc::EAGAIN))).then_some(fd)
+}
+
+/// Reads a byte if that takes no waiting; the error's number if not.
+fn read_byte(fd: RawFd, offset: u64) -> Result<(), i32> {
+    let mut byte = 0u8;
+    let vector = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // SAFETY: there is room for a byte. By its number, since older C libraries do not have the call;
+    // the zero is the upper half of the offset, where that takes two words.
+    let done = unsafe {
+        let (place, flags) = (&raw const vector, libc::RWF_NOWAIT);
+        libc::syscall(libc::SYS_preadv2, fd, place, 1usize, offset, 0usize, flags)
+    };
+    if done >= 0 {
+        return Ok(());
+    }
+    Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// Whether the kernel tells this process which pages of a mapping are in memory.
+fn is_told(fd: RawFd) -> bool {
+    let name = CString::new(format!("/proc/self/fd/{fd}")).expect("no zero byte");
+    // SAFETY: all zeros is a valid stat, which the call fills; the name ends in a zero byte.
+    unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        let user = libc::geteuid();
+        let owns = libc::fstat(fd, &mut status) == 0 && (user == 0 || user == status.st_uid);
+        let (how, flags) = (libc::W_OK, libc::AT_EACCESS);
+        owns || libc::faccessat(libc::AT_FDCWD, name.as_ptr(), how, flags) == 0
+    }
+}
+
 /// A mapping that is only asked which of its pages are resident. It is never touched: where a file
 /// is truncated meanwhile, that would end the process.
-pub struct View {
+struct View {
     address: u64,
     nbytes: u64,
 }
 
 impl View {
-    pub fn new(fd: RawFd, nbytes: u64) -> Option<View> {
-        if nbytes == 0 {
-            return None;
-        }
+    fn new(fd: RawFd, nbytes: u64) -> Option<View> {
         // SAFETY: a new mapping, placed by the kernel; nothing ever touches its pages.
         let address = unsafe {
             let place = std::ptr::null_mut();
@@ -40,25 +165,12 @@ impl View {
         })
     }
 
-    /// Whether most of a range is not in the page cache; judged by a few of its pages, for asking
-    /// about each takes the kernel as long as reading it from there.
-    pub fn is_cold(&self, start: u64, end: u64) -> bool {
-        let (start, end) = (align_down(start), end.min(self.nbytes));
-        if start >= end {
-            return false;
-        }
-        let step = align_up((end - start) / SAMPLES).max(PAGE_NBYTES);
-        let pages = (start..end).step_by(step as usize);
-        let count = pages.size_hint().0;
-        pages.filter(|&page| self.is_resident(page)).count() * 2 < count
-    }
-
-    /// Whether a page is in memory; it counts as such where the kernel does not say.
-    fn is_resident(&self, page: u64) -> bool {
+    /// The offset must be that of a page.
+    fn is_resident(&self, offset: u64) -> bool {
         let mut found = 1u8;
         // SAFETY: the page lies within the mapping, and there is a byte for it.
         unsafe {
-            let place = (self.address + page) as *mut c_void;
+            let place = (self.address + offset) as *mut c_void;
             libc::mincore(place, 1, &mut found);
         }
         found & 1 == 1
@@ -79,5 +191,95 @@ pub fn lives_in_memory(fd: RawFd) -> bool {
         let mut status: libc::statfs = std::mem::zeroed();
         libc::fstatfs(fd, &mut status) == 0
             && [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC].contains(&(status.f_type as i64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    const NBYTES: u64 = 4 << 20;
+
+    /// A file of its own for each test, in the folder of the build: that is on a device.
+    fn file(name: &str) -> File {
+        let path = std::env::current_exe().unwrap();
+        let path = path.with_file_name(format!("{name}-{}", std::process::id()));
+        let mut file = File::create_new(&path).unwrap();
+        file.write_all(&vec![7; NBYTES as usize]).unwrap();
+        file.sync_all().unwrap();
+        let file = File::open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file
+    }
+
+    fn evict(file: &File) {
+        // SAFETY: no memory is involved.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+
+    fn ways(file: &File) -> Vec<Probe> {
+        let fd = file.as_raw_fd();
+        let mapped = Probe {
+            way: Way::Mapped(View::new(fd, NBYTES).unwrap()),
+            nbytes: NBYTES,
+            page_nbytes: 4096,
+            turn: AtomicU64::new(0),
+            keys: RandomState::new(),
+        };
+        Probe::new(fd, NBYTES).into_iter().chain([mapped]).collect()
+    }
+
+    #[test]
+    fn tells_cold_ranges_from_warm_ones() {
+        let mut file = file("tells");
+        if lives_in_memory(file.as_raw_fd()) {
+            return;
+        }
+        for probe in ways(&file) {
+            evict(&file);
+            assert!(probe.is_cold(0, NBYTES));
+            assert!(probe.is_cold(NBYTES - 4096, NBYTES));
+        }
+        let mut all = Vec::new();
+        file.read_to_end(&mut all).unwrap();
+        for probe in ways(&file) {
+            assert!(!probe.is_cold(0, NBYTES));
+            assert!(!probe.is_cold(5000, 5001));
+        }
+    }
+
+    #[test]
+    fn looking_does_not_make_a_file_warm() {
+        let file = file("looking");
+        if lives_in_memory(file.as_raw_fd()) {
+            return;
+        }
+        let fd = file.as_raw_fd();
+        for _ in 0..20 {
+            let probe = Probe::new(fd, NBYTES).unwrap();
+            evict(&file);
+            assert!((0..10).all(|_| probe.is_cold(0, NBYTES)));
+        }
+    }
+
+    #[test]
+    fn what_lies_beyond_the_end_is_not_cold() {
+        let file = file("beyond");
+        for probe in ways(&file) {
+            assert!(!probe.is_cold(NBYTES, NBYTES + 5));
+            assert!(!probe.is_cold(3, 3));
+        }
+        assert!(Probe::new(file.as_raw_fd(), 0).is_none());
+    }
+
+    #[test]
+    fn where_reads_cannot_but_wait_a_mapping_is_asked() {
+        let mut ends = [0; 2];
+        // SAFETY: there is room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        assert!(read_byte(ends[0], 0).is_err());
+        assert!(Probe::new(ends[0], 5).is_none());
     }
 }
