@@ -166,12 +166,13 @@ def _read_piece(source: Source, offset: int, parts: list[_Part], crc: int, *, ch
 
 
 def _gather(parts: list[_Part]) -> list[HostBuffer]:
+    """Copy parts: file and digest are of the copy, though the memory may change meanwhile."""
     buffers = []
     for part in parts:
         if part.memory is None:
             memory = torch.zeros(part.nbytes, dtype=torch.uint8, device="cpu")
         else:
-            memory = part.memory.cpu()
+            memory = part.memory.to("cpu", copy=True)
         buffer = host_buffer(memory)
         buffer._owner = memory  # type: ignore[attr-defined]
         buffers.append(buffer)

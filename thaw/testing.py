@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,7 +88,11 @@ class Sample:
         self.payload = bytearray(shape.payload_nbytes)
         for start, nbytes in shape.extents:
             self.payload[start : start + nbytes] = choose.randbytes(nbytes)
-        self.digests = Digests(self.chunks, [crc32c(bytes(c)) for c in self._cut()])
+        self.digests = Digests(self.chunks, self.found_digests())
+
+    def found_digests(self) -> list[int]:
+        """Compute the digests of the payload as it is."""
+        return [crc32c(bytes(chunk)) for chunk in self._cut()]
 
     def _cut(self) -> list[bytearray]:
         step = CHUNK_NBYTES
@@ -219,6 +224,33 @@ class BackendTests:
         assert list(done.digests) == list(expected.digests) == list(sample.digests.values)
         assert sample.path.read_bytes() == wanted
         assert wanted[sample.chunks.offset :] == sample.payload
+
+    def test_digests_are_those_of_the_bytes_that_it_wrote(
+        self, backend: Backend, large: Sample
+    ) -> None:
+        """Memory may change while it is written: file and digests are of one copy of it."""
+        fd = os.open(large.path, os.O_RDWR | os.O_CREAT)
+        extents, over = large.full_extents(), threading.Event()
+
+        def change() -> None:
+            while not over.is_set():
+                extents[0].memory.add_(1)
+
+        try:
+            os.ftruncate(fd, large.chunks.offset + large.chunks.nbytes)
+            with ThreadPoolExecutor(1) as pool:
+                changing = pool.submit(change)
+                try:
+                    plan = WritePlan(extents, large.chunks)
+                    for _ in range(8):
+                        done = backend.write(FileTarget(large.path, fd), plan)
+                        large.payload = bytearray(large.path.read_bytes()[large.chunks.offset :])
+                        assert list(done.digests) == large.found_digests()
+                finally:
+                    over.set()
+                changing.result()
+        finally:
+            os.close(fd)
 
     def test_reads_back_what_it_wrote(self, backend: Backend, sample: Sample) -> None:
         done = self.write(backend, sample)

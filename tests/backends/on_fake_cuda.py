@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -119,6 +120,30 @@ class Case:
         assert self.path.read_bytes() == bytes(self.base) + self.payload
         assert crcs == self.digests()
 
+    def check_write_of_changing_memory(self) -> None:
+        """Digests are of the bytes in the file, whatever becomes of the memory meanwhile."""
+        over = threading.Event()
+
+        def change() -> None:
+            value = 0
+            while not over.is_set():
+                value = (value + 1) % 256
+                for memory in self.memory:
+                    ctypes.memset(ctypes.addressof(memory), value, len(memory))
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            with self.path.open("w+b") as file:
+                os.ftruncate(file.fileno(), self.base + self.nbytes)
+                how = (self.device, PTX, self.settings, None)
+                _, crcs = _native.write(file.fileno(), self.triples(), [], self.chunks, *how)
+        finally:
+            over.set()
+            thread.join()
+        self.payload = bytearray(self.path.read_bytes()[self.base :])
+        assert crcs == self.digests()
+
 
 def check_several(choose: random.Random, folder: Path) -> None:
     """Read several files at once; then one of them has become shorter."""
@@ -177,6 +202,7 @@ def main() -> None:
             case.check_write(choose)
             case.check_flipped(choose)
             check_several(choose, Path(folder))
+            case.check_write_of_changing_memory()
         check_devices(Path(folder, "payload"))
     print("done")
 

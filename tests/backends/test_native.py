@@ -33,6 +33,10 @@ class TestNativeAroundThePageCache(TestNativeOnTheHost):
     settings: ClassVar[Mapping[str, Any]] = {"io": "direct"}
 
 
+class TestNativeThroughThePageCache(TestNativeOnTheHost):
+    settings: ClassVar[Mapping[str, Any]] = {"io": "buffered"}
+
+
 class TestNativeInSmallPieces(TestNativeOnTheHost):
     settings: ClassVar[Mapping[str, Any]] = {"piece_nbytes": 4096, "threads": 3}
 

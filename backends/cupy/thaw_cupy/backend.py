@@ -200,13 +200,16 @@ class _Writing:
         self.digests: list[int] = []
 
     def start(self, lane: Lane, piece: Piece) -> PendingDigests:
-        """Queue all that the device does with a piece: gather it, digest it, copy it."""
-        origin = piece.device_address
-        if origin is None:
-            origin = lane.staging_address
+        """Queue all that the device does with a piece: gather it, digest it, copy it.
+
+        It is gathered even where it lies together: the program may change its memory meanwhile,
+        and digest and file have to be of one copy.
+        """
+        origin = lane.staging_address
+        if piece.wanted_nbytes < piece.nbytes:
             lane.clear(origin, piece.nbytes)
-            for part in piece.parts:
-                lane.copy(origin + part.start - piece.start, part.address, part.nbytes)
+        for part in piece.parts:
+            lane.copy(origin + part.start - piece.start, part.address, part.nbytes)
         pending = self._digests.start(_runs(piece, origin), lane.stream.ptr)
         lane.copy(lane.buffer_address, origin, piece.nbytes)
         return pending

@@ -58,7 +58,8 @@ class CudaDevice:
     def gather(self, staging: torch.Tensor, slot: int, nbytes: int, copies: Sequence[Copy]) -> None:
         """Queue the copies that make a staged move from zeros and bytes of extents."""
         with torch.cuda.stream(self._stream):
-            staging[slot : slot + nbytes].zero_()
+            if sum(copy.memory.numel() for copy in copies) < nbytes:
+                staging[slot : slot + nbytes].zero_()
             if copies:
                 torch._foreach_copy_(
                     _views(staging, slot, copies), [copy.memory for copy in copies]

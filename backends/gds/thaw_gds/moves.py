@@ -73,12 +73,19 @@ def read_spans(plan: ReadPlan) -> list[tuple[int, int]]:
 
 
 def plan_moves(
-    spans: Iterable[tuple[int, int]], extents: Sequence[Extent], piece_nbytes: int
+    spans: Iterable[tuple[int, int]],
+    extents: Sequence[Extent],
+    piece_nbytes: int,
+    *,
+    staged_only: bool = False,
 ) -> Iterator[Move]:
     """Cut spans into moves in file order that cover each span.
 
     A move reaches over no multiple of `piece_nbytes`. Long runs of an extent move directly, but
     whole pages of the file only: two writes that share a page would undo each other under GDS.
+
+    Args:
+        staged_only: move nothing directly.
     """
     index = 0
     for start, end in spans:
@@ -91,7 +98,7 @@ def plan_moves(
                 staged = []
             head = _up(piece.offset)
             tail = max(head, _down(piece.offset + piece.nbytes))
-            if piece.extent is None or tail - head < _DIRECT_NBYTES:
+            if staged_only or piece.extent is None or tail - head < _DIRECT_NBYTES:
                 staged.append(piece)
                 continue
             if head > piece.offset:

@@ -21,6 +21,7 @@ from .moves import Batch, Run, batches, plan_moves, read_spans, runs_of
 
 _BATCH_NBYTES = 512 << 20
 _STAGING_NBYTES = 32 << 20
+_WRITE_STAGING_NBYTES = 64 << 20
 _IN_FLIGHT = 2
 
 
@@ -94,7 +95,10 @@ class Reading:
 
 
 class Writing:
-    """From extents to a file."""
+    """From extents to a file, by way of staging.
+
+    The program may change its memory meanwhile, and digests and file have to be of one copy.
+    """
 
     def __init__(self, device: CudaDevice, file: KvikFile, plan: WritePlan):
         self._device, self._chunks = device, plan.chunks
@@ -107,8 +111,7 @@ class Writing:
 
     def prepare(self, flight: Flight) -> None:
         for move, slot in zip(flight.batch.moves, flight.batch.slots, strict=True):
-            if not move.address:
-                self._device.gather(flight.staging, slot, move.nbytes, move.copies)
+            self._device.gather(flight.staging, slot, move.nbytes, move.copies)
         self._device.synchronize()
         flight.runs = runs_of(flight.batch, flight.staging.data_ptr(), self._chunks)
         flight.pending = self._device.digest(flight.runs)
@@ -131,7 +134,8 @@ def read(
     file.require(spans[-1][1])
     reading = Reading(device, file, plan.digests, path)
     moves = plan_moves(spans, plan.extents, settings.piece_nbytes)
-    _run(device, reading, batches(moves, _BATCH_NBYTES, _STAGING_NBYTES), settings, progress)
+    planned = batches(moves, _BATCH_NBYTES, _STAGING_NBYTES)
+    _run(device, reading, planned, _STAGING_NBYTES, settings, progress)
     return reading.chunks_checked
 
 
@@ -145,8 +149,9 @@ def write(
     """Write the extents of a plan and zeros between; return the digest of every chunk."""
     writing = Writing(device, file, plan)
     span = plan.chunks.offset, plan.chunks.offset + plan.chunks.nbytes
-    moves = plan_moves([span], plan.extents, settings.piece_nbytes)
-    _run(device, writing, batches(moves, _BATCH_NBYTES, _STAGING_NBYTES), settings, progress)
+    moves = plan_moves([span], plan.extents, settings.piece_nbytes, staged_only=True)
+    planned = batches(moves, _BATCH_NBYTES, _WRITE_STAGING_NBYTES)
+    _run(device, writing, planned, _WRITE_STAGING_NBYTES, settings, progress)
     return writing.digests
 
 
@@ -154,11 +159,12 @@ def _run(
     device: CudaDevice,
     direction: _Direction,
     planned: Iterable[Batch],
+    staging_nbytes: int,
     settings: Settings,
     progress: Progress | None,
 ) -> None:
     """Move batch after batch, the next already under way while one is finished."""
-    staging = [device.allocate(_STAGING_NBYTES) for _ in range(_IN_FLIGHT)]
+    staging = [device.allocate(staging_nbytes) for _ in range(_IN_FLIGHT)]
     pool = ThreadPoolExecutor(settings.threads, "thaw-gds", initializer=device.bind)
     flying: deque[Flight] = deque()
     try:

@@ -108,11 +108,6 @@ impl File {
         self.base
     }
 
-    /// Whether direct I/O may be used, so that bytes have to pass through aligned memory.
-    pub fn may_go_direct(&self) -> bool {
-        matches!(self.io, Io::Auto | Io::Direct) && self.direct_fd().is_some()
-    }
-
     /// Whether a range is to be read around the page cache.
     pub fn is_cold(&self, start: u64, end: u64) -> bool {
         match self.io {

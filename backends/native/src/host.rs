@@ -44,31 +44,22 @@ pub unsafe fn read(job: &Job, files: &Files) -> Result<()> {
 
 /// Writes pieces from the host memory of their extents until none is left.
 ///
+/// Each is copied once, and digest and file are of that copy: the program may change its memory.
+///
 /// # Safety
-/// The memory of the plan's extents must be valid and left alone meanwhile.
+/// The memory of the plan's extents must be valid.
 pub unsafe fn write(job: &Job, file: &File) -> Result<()> {
-    let mut scratch = Vec::new();
     let mut bounce: Option<Loan> = None;
     while let Some(piece) = job.control.take() {
-        let mut parts: Vec<Part> = job.plan.parts(piece.start, piece.end).collect();
-        if file.may_go_direct() {
-            let Some(address) = borrow(&mut bounce, job)? else {
-                return Ok(());
-            };
-            // SAFETY: the caller vouches for the extents; a slot has room for a piece.
-            unsafe {
-                gather(&parts, piece, address);
-                job.record_together(piece, address)?;
-                file.write(address, piece.start, piece.nbytes())?;
-            }
-        } else {
-            scratch.fill(0);
-            give_gaps_memory(&mut parts, &mut scratch);
-            // SAFETY: as above; gaps are zeros.
-            unsafe {
-                job.record_parts(piece, &parts)?;
-                file.write_parts(&parts)?;
-            }
+        let Some(address) = borrow(&mut bounce, job)? else {
+            return Ok(());
+        };
+        // SAFETY: the caller vouches for the extents; a slot has room for a piece.
+        unsafe {
+            let parts = job.plan.parts(piece.start, piece.end);
+            parts.for_each(|part| gather(part, piece, address));
+            job.record_together(piece, address)?;
+            file.write(address, piece.start, piece.nbytes())?;
         }
         job.count(piece);
     }
@@ -122,16 +113,14 @@ unsafe fn scatter(parts: &[Part], piece: Piece, address: u64) -> Result<()> {
 }
 
 /// # Safety
-/// There must be room for the piece at `address`, and the memory of the parts be valid.
-unsafe fn gather(parts: &[Part], piece: Piece, address: u64) {
-    for part in parts {
-        let to = (address + part.start - piece.start) as *mut u8;
-        // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.
-        unsafe {
-            match part.address {
-                Some(from) => to.copy_from_nonoverlapping(from as *const u8, part.nbytes as usize),
-                None => to.write_bytes(0, part.nbytes as usize),
-            }
+/// There must be room for the piece at `address`, and the memory of the part be valid.
+unsafe fn gather(part: Part, piece: Piece, address: u64) {
+    let to = (address + part.start - piece.start) as *mut u8;
+    // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.
+    unsafe {
+        match part.address {
+            Some(from) => to.copy_from_nonoverlapping(from as *const u8, part.nbytes as usize),
+            None => to.write_bytes(0, part.nbytes as usize),
         }
     }
 }

@@ -125,16 +125,6 @@ impl Job {
         }
     }
 
-    /// The remainder of a gap: what lies on the host there, and zeros.
-    pub fn overlay_remainder(&self, gap: Part) -> u32 {
-        let parts = self.overlay.parts(gap.start, gap.start + gap.nbytes);
-        parts.fold(0, |remainder, part| match part.address {
-            // SAFETY: the caller of the transfer vouches for the memory of extents.
-            Some(address) => crc::extend(remainder, unsafe { bytes(address, part.nbytes) }),
-            None => crc::extend_zeros(remainder, part.nbytes),
-        })
-    }
-
     /// Counts the bytes of a piece that belong to extents.
     pub fn count(&self, piece: Piece) {
         for plan in [&self.plan, &self.overlay] {

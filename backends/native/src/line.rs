@@ -8,14 +8,12 @@ use crate::file::File;
 use crate::plan::Piece;
 use crate::pool::{Lane, LaneCuda};
 use crate::queueing::{mark, reset, scatter, wait};
-use crate::tally::Tally;
 
 /// What it has in flight is waited for before it is dropped.
 pub struct Line<'a> {
     shared: &'a DeviceJob<'a>,
     lane: &'a Lane,
     cuda: &'a LaneCuda,
-    tally: Tally<'a>,
     worker: usize,
     turn: usize,
     /// What each slot holds.
@@ -28,7 +26,6 @@ impl<'a> Line<'a> {
             shared,
             lane,
             cuda: lane.cuda(),
-            tally: Tally::new(shared, lane),
             worker,
             turn: 0,
             pieces: vec![None; shared.slots],
@@ -63,10 +60,6 @@ impl<'a> Line<'a> {
         // SAFETY: the caller vouches for the extents.
         unsafe { self.fetch(index, piece) }
             .and_then(|()| self.begin(index, piece))
-            .and_then(|()| {
-                self.tally
-                    .add(piece, |gap| Ok(self.shared.job.overlay_remainder(gap)))
-            })
             .map_err(|error| error.at(piece.start, piece.end))
     }
 
@@ -117,9 +110,8 @@ impl<'a> Line<'a> {
         // SAFETY: the piece has arrived in the slot.
         unsafe {
             job.lay_over(piece, slot.host);
-            if !self.shared.digests_on_device {
-                job.record_together(piece, slot.host)?;
-            }
+            // Of the bytes that are written: the program may have changed its memory meanwhile.
+            job.record_together(piece, slot.host)?;
             file.write(slot.host, piece.start, piece.nbytes())?;
         }
         job.count(piece);
@@ -131,7 +123,7 @@ impl<'a> Line<'a> {
             let index = self.next_slot();
             self.finish_write(index, file)?;
         }
-        self.tally.finish()
+        Ok(())
     }
 }
 
@@ -139,6 +131,5 @@ impl Drop for Line<'_> {
     fn drop(&mut self) {
         // After an error copies may be in flight: neither lane nor extents may be freed under them.
         let _ = self.stream().synchronize();
-        let _ = self.cuda.digests.synchronize();
     }
 }

@@ -37,8 +37,9 @@ class NativeBackend(Backend):
         slots: how many pieces are on their way to a device, or, of one thread, from a device.
         io: "buffered" goes through the page cache, "direct" around it where the file system allows
             that; "auto" looks for each piece whether it is in the cache.
-        digests: where chunks are checked that go to or from a device: on the "device", where the
-            bytes landed, or on the "host", on their way; "auto" is the device.
+        digests: where chunks are checked that go to a device: on the "device", where the bytes
+            landed, or on the "host", on their way; "auto" is the device. What is written is
+            digested on the host, where it is written from.
     """
 
     name = "native"
