@@ -51,6 +51,11 @@ def freeze(
 
     The file appears under its name only when it is whole; one of that name is replaced then.
 
+    Keep the tensors still until it returns. One that another thread or stream changes meanwhile is
+    stored in part as it was before and in part as it was after: the file is whole and verifies, for
+    its digests are of the bytes in it, but no state of the program may be equal to it. What is
+    frozen under a lock, or of a model that does not run, is one state.
+
     Args:
         subject: a module, whose parameters and buffers (non-persistent ones too) are taken, or a
             mapping of tensors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,3 +73,27 @@ def test_nor_does_another_writer_of_the_format(old: Path, name: str) -> None:
             lambda target, layout, chunks: change((0,) * len(chunks)),
         )
     check_untouched(old)
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("folder", ["/dev/shm", None])
+def test_a_file_of_memory_that_changes_verifies(
+    tmp_path: Path, folder: str | None, backend: str
+) -> None:
+    memory, over = torch.zeros(12_000_000, dtype=torch.uint8), threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            memory.add_(1)
+
+    path = Path(folder or tmp_path, f"thaw-test-{id(tmp_path)}.thaw")
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for _ in range(5):
+            thaw.freeze({"a": memory}, path, backend=backend)
+            thaw.verify(path)
+    finally:
+        over.set()
+        changing.join()
+        path.unlink(missing_ok=True)

@@ -244,6 +244,11 @@ impl File {
         Ok(())
     }
 
+    /// Whether direct I/O is used for what is written in whole pages.
+    pub fn writes_around(&self) -> bool {
+        self.io == Io::Direct && self.direct_fd().is_some()
+    }
+
     /// Writes a range; `from` must be aligned to a page for direct I/O to be used.
     ///
     /// # Safety
@@ -257,13 +262,10 @@ impl File {
             // SAFETY: the caller vouches for the memory.
             return unsafe { self.write_direct(direct, from, start, nbytes) };
         }
-        let part = Part {
-            start,
-            nbytes,
-            address: Some(from),
-        };
         // SAFETY: as above.
-        unsafe { self.write_parts(&[part]) }
+        unsafe { self.write_buffered(from, start, nbytes)? };
+        self.start_writeback(start, nbytes);
+        Ok(())
     }
 
     unsafe fn write_direct(&self, fd: RawFd, from: u64, start: u64, nbytes: u64) -> Result<()> {
@@ -285,44 +287,48 @@ impl File {
             self.moved.direct.fetch_add(wrote, Relaxed);
             // An alignment that the file system refuses, or a limit within a page.
             if wrote == 0 || done % PAGE_NBYTES != 0 {
-                let part = Part {
-                    start: start + done,
-                    nbytes: nbytes - done,
-                    address: Some(from + done),
-                };
                 // SAFETY: as above.
-                return unsafe { self.write_parts(&[part]) };
+                return unsafe { self.write_buffered(from + done, start + done, nbytes - done) };
             }
         }
         Ok(())
     }
 
-    /// Writes adjoining parts from their memory; each must have some.
+    /// Writes a range through the page cache.
     ///
     /// # Safety
-    /// The memory of the parts must be valid.
-    pub unsafe fn write_parts(&self, parts: &[Part]) -> Result<()> {
-        let mut cursor = Cursor::new(parts);
-        let began = parts.first().map_or(0, |part| part.start);
-        let nbytes: u64 = parts.iter().map(|part| part.nbytes).sum();
-        while let Some((at, vectors)) = cursor.next() {
-            let count = vectors.len() as i32;
+    /// The memory must be valid.
+    pub unsafe fn write_buffered(&self, from: u64, start: u64, nbytes: u64) -> Result<()> {
+        let mut done = 0;
+        while done < nbytes {
+            let (place, left) = ((from + done) as *const c_void, (nbytes - done) as usize);
             // SAFETY: the caller vouches for the memory.
-            let done = unsafe { libc::pwritev(self.fd, vectors.as_ptr(), count, at as i64) };
-            if done > 0 {
-                self.moved.buffered.fetch_add(done as u64, Relaxed);
-                cursor.advance(done as u64);
+            let wrote = unsafe { libc::pwrite(self.fd, place, left, (start + done) as i64) };
+            if wrote > 0 {
+                self.moved.buffered.fetch_add(wrote as u64, Relaxed);
+                done += wrote as u64;
+            } else if wrote == 0 {
+                let error = std::io::Error::from_raw_os_error(libc::EIO);
+                let (call, offset, nbytes) = ("writing", start + done, nbytes - done);
+                return Err(Error::Io {
+                    call,
+                    error,
+                    offset,
+                    nbytes,
+                });
             } else if !interrupted() {
-                return Err(Error::io("writing", at, cursor.left()));
+                return Err(Error::io("writing", start + done, nbytes - done));
             }
         }
-        // The sync before sealing then waits for little. A hint: an error shows up there.
-        // SAFETY: no memory is involved.
-        unsafe {
-            let flags = libc::SYNC_FILE_RANGE_WRITE;
-            libc::sync_file_range(self.fd, began as i64, nbytes as i64, flags);
-        }
         Ok(())
+    }
+
+    /// Has the device begin to take in what was written: the sync before sealing then waits for
+    /// little. A hint: an error shows up there.
+    pub fn start_writeback(&self, start: u64, nbytes: u64) {
+        let flags = libc::SYNC_FILE_RANGE_WRITE;
+        // SAFETY: no memory is involved.
+        unsafe { libc::sync_file_range(self.fd, start as i64, nbytes as i64, flags) };
     }
 
     /// Asks for room, so that direct writes need not extend the file one after another.

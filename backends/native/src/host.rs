@@ -1,12 +1,16 @@
 //! Transfers between a file and host memory.
 
+use crate::crc;
 use crate::error::{Error, Result};
 use crate::file::File;
 use crate::job::Job;
-use crate::memory::{PAGE_NBYTES, is_writable};
-use crate::plan::{Part, Piece};
+use crate::memory::{PAGE_NBYTES, bytes, is_writable};
+use crate::plan::{Part, Piece, blocks};
 use crate::pool::{Loan, Shape};
 use crate::source::Files;
+
+/// What is copied, digested and written at once.
+const BLOCK_NBYTES: u64 = 256 << 10;
 
 /// Reads pieces into the host memory of their extents until none is left.
 ///
@@ -54,12 +58,37 @@ pub unsafe fn write(job: &Job, file: &File) -> Result<()> {
         let Some(address) = borrow(&mut bounce, job)? else {
             return Ok(());
         };
-        // SAFETY: the caller vouches for the extents; a slot has room for a piece.
-        unsafe {
-            let parts = job.plan.parts(piece.start, piece.end);
-            parts.for_each(|part| gather(part, piece, address));
-            job.record_together(piece, address)?;
-            file.write(address, piece.start, piece.nbytes())?;
+        let around = file.writes_around();
+        for span in job.spans(piece) {
+            let mut remainder = 0;
+            let whole = Piece {
+                start: span.start,
+                end: span.end,
+            };
+            for block in blocks(whole, piece.start, BLOCK_NBYTES) {
+                // Of what goes through the page cache no more is held than stays in the
+                // processor's.
+                let from = if around {
+                    address + block.start - piece.start
+                } else {
+                    address
+                };
+                // SAFETY: the caller vouches for the extents; a slot has room for a piece.
+                unsafe {
+                    gather(job, block, from);
+                    remainder = crc::extend(remainder, bytes(from, block.nbytes()));
+                    if !around {
+                        file.write_buffered(from, block.start, block.nbytes())?;
+                    }
+                }
+            }
+            job.record(span, remainder)?;
+        }
+        if around {
+            // SAFETY: the slot holds the piece.
+            unsafe { file.write(address, piece.start, piece.nbytes())? };
+        } else {
+            file.start_writeback(piece.start, piece.nbytes());
         }
         job.count(piece);
     }
@@ -112,15 +141,19 @@ unsafe fn scatter(parts: &[Part], piece: Piece, address: u64) -> Result<()> {
     Ok(())
 }
 
+/// Copies what lies in the extents to its place in a block; the rest of it is zeros.
+///
 /// # Safety
-/// There must be room for the piece at `address`, and the memory of the part be valid.
-unsafe fn gather(part: Part, piece: Piece, address: u64) {
-    let to = (address + part.start - piece.start) as *mut u8;
-    // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.
-    unsafe {
-        match part.address {
-            Some(from) => to.copy_from_nonoverlapping(from as *const u8, part.nbytes as usize),
-            None => to.write_bytes(0, part.nbytes as usize),
+/// There must be room for the block at `address`, and the memory of the extents be valid.
+unsafe fn gather(job: &Job, block: Piece, address: u64) {
+    for part in job.plan.parts(block.start, block.end) {
+        let to = (address + part.start - block.start) as *mut u8;
+        // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.
+        unsafe {
+            match part.address {
+                Some(from) => to.copy_from_nonoverlapping(from as *const u8, part.nbytes as usize),
+                None => to.write_bytes(0, part.nbytes as usize),
+            }
         }
     }
 }
