@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ThawError(Exception):
-    """Base of every error that thaw raises on purpose."""
+    """Base of every error that thaw raises on purpose; any of them may cross processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default the class would be called again, with the message for its only argument.
+        state = self.__dict__.copy()
+        if "__notes__" in state:
+            state["__notes__"] = list(state["__notes__"])
+        return copyreg.__newobj__, (type(self), *self.args), state  # type: ignore[attr-defined]
 
 
 class FormatError(ThawError, ValueError):
