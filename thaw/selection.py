@@ -10,7 +10,7 @@ import torch
 from thaw_format import FileSource, FormatError, Snapshot, describe
 
 from .backend import Backend, Support
-from .errors import MismatchError, UnavailableBackendError, UnknownBackendError
+from .errors import BackendError, MismatchError, UnavailableBackendError, UnknownBackendError
 from .format import Format
 from .plugins import registry
 
@@ -82,6 +82,7 @@ def select_backend(
     Raises:
         UnknownBackendError: no backend has this name.
         UnavailableBackendError: it cannot serve the device here.
+        BackendError: a plugin chose what it was not offered.
     """
     if isinstance(backend, str) and backend == "auto":
         return _auto(operation, device, path)
@@ -108,6 +109,12 @@ def _auto(operation: str, device: torch.device, path: Path) -> Backend:
     chosen: Backend = known.manager.hook.thaw_select_backend(
         candidates=candidates, operation=operation, device=device, path=path
     )
+    if not any(chosen is each for each in candidates):
+        listed = ", ".join(each.name for each in candidates)
+        raise BackendError(
+            f"a plugin's thaw_select_backend chose {chosen!r} to {operation} on {device}, which is "
+            f"none of the candidates ({listed}): name the backend, or uninstall the plugin"
+        )
     _log.info("backend %s chosen to %s %s on %s", chosen.name, operation, path, device)
     return chosen
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 import thaw
-from thaw import plugins
+from thaw import plugins, selection
+from thaw.reference import ReferenceBackend
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,30 @@ def test_a_plugin_may_choose_for_auto() -> None:
         candidates=["x", "y"], operation="read", device=torch.device("cpu"), path=Path()
     )
     assert chosen == "y"
+
+
+@pytest.mark.parametrize("choice", ["reference", object(), ReferenceBackend(), 7])
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_a_plugin_that_chooses_what_it_was_not_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: object, operation: str
+) -> None:
+    class OddChoice:
+        @thaw.hookimpl
+        def thaw_select_backend(self):
+            return choice
+
+    path = tmp_path / "a.thaw"
+    thaw.freeze({"a": torch.ones(3)}, path, backend="reference")
+    loaded = plugins.load([])
+    loaded.manager.register(OddChoice())
+    monkeypatch.setattr(selection, "registry", lambda: loaded)
+    with pytest.raises(thaw.BackendError) as caught:
+        if operation == "read":
+            thaw.restore(path)
+        else:
+            thaw.freeze({"a": torch.ones(3)}, path)
+    assert f"chose {choice!r} to {operation} on cpu" in str(caught.value)
+    assert "(reference)" in str(caught.value)
 
 
 def test_auto_picks_once_for_all_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
