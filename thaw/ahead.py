@@ -6,13 +6,23 @@ lies. Of thousands of tensors the manifest takes a good part of the time that th
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import torch
-from thaw_format import ChecksumError, ShardFile, ThawError, UnparsedShard, Viewer, collector_paused
+from thaw_format import (
+    STORAGE_ALIGNMENT,
+    ChecksumError,
+    ShardFile,
+    ThawError,
+    UnparsedShard,
+    Viewer,
+    align,
+    collector_paused,
+)
 
 from .arena import allocate
 from .backend import Backend, Extent, Progress, ReadPlan
@@ -22,13 +32,26 @@ from .verifying import named
 
 _WORTH_NBYTES = 1 << 20
 """Parsing a smaller manifest takes too little time to be hidden."""
+_SMALL_NBYTES = 4 << 20
+"""Gaps of so many bytes together are of no account."""
+_STORAGE_NBYTES = re.compile(rb'"nbytes"\s*:\s*(\d{1,16})')
+"""What says in a manifest how large a storage is. In a name or a text its quotes are escaped."""
 _Views: TypeAlias = tuple[ShardFile, Mapping[str, torch.Tensor], int]
 """What the manifest says, its tensors, and the bytes of their storages."""
 
 
 def is_worth_it(shard: UnparsedShard) -> bool:
-    """Say whether parsing the manifest takes long enough to be done while bytes move."""
-    return len(shard.manifest) >= _WORTH_NBYTES and shard.digests.chunks.nbytes > 0
+    """Say whether parsing the manifest takes long enough to be done while bytes move.
+
+    And whether the payload is hardly more than its storages: all of it becomes the arena, and
+    another writer may have left large gaps in it.
+    """
+    payload_nbytes = shard.digests.chunks.nbytes
+    if len(shard.manifest) < _WORTH_NBYTES or not payload_nbytes:
+        return False
+    sizes = map(int, _STORAGE_NBYTES.findall(shard.manifest))
+    gaps_nbytes = payload_nbytes - sum(align(nbytes, STORAGE_ALIGNMENT) for nbytes in sizes)
+    return gaps_nbytes <= max(_SMALL_NBYTES, payload_nbytes // 8)
 
 
 def restore_ahead(

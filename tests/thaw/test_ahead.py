@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 import torch
 from thaw_format import (
+    STORAGE_ALIGNMENT,
     ChecksumError,
+    Chunks,
+    Description,
+    FileTarget,
     FormatError,
+    Layout,
     ThawError,
+    align,
+    layout_tensors,
     open_shard,
     parse_superblock,
     serialize_superblock,
+    write_shard,
 )
 from thaw_format.checksum import crc32c
 from thaw_format.source import Source
@@ -22,7 +30,7 @@ from thaw_format.superblock import MANIFEST, PAYLOAD, SUPERBLOCK_NBYTES
 
 import thaw
 from thaw import ahead
-from thaw.backend import Progress, ReadPlan, Transfer
+from thaw.backend import Extent, Progress, ReadPlan, Transfer, WritePlan
 from thaw.copying import bytes_of
 from thaw.reference import ReferenceBackend
 
@@ -119,6 +127,40 @@ def test_a_small_manifest_is_parsed_first(tmp_path: Path) -> None:
     thaw.freeze({"a": torch.ones(3), "b": torch.ones(5)}, path)
     thaw.restore(path, backend=backend)
     assert [extent.nbytes for plan in backend.plans for extent in plan.extents] == [512 + 20]
+
+
+def write_with_gaps(path: Path, gap_nbytes: int) -> dict[str, torch.Tensor]:
+    """Write small tensors as another writer may: with gaps between their storages."""
+    tensors = {f"layer.{index}.weight": torch.full((7,), index) for index in range(COUNT)}
+    layout = layout_tensors(tensors)
+    step = align(layout.storages[0].nbytes + gap_nbytes, STORAGE_ALIGNMENT)
+    storages = tuple(
+        replace(each, offset=index * step) for index, each in enumerate(layout.storages)
+    )
+
+    def write(target: FileTarget, layout: Layout, chunks: Chunks) -> list[int]:
+        extents = tuple(
+            Extent(chunks.offset + each.offset, memory)
+            for each, memory in zip(layout.storages, layout.memory, strict=True)
+        )
+        return list(ReferenceBackend().write(target, WritePlan(extents, chunks)).digests)
+
+    description = Description(producer={"name": "another", "version": "1"})
+    write_shard(path, replace(layout, storages=storages), description, write)
+    return tensors
+
+
+@pytest.mark.parametrize(("gap_nbytes", "ahead"), [(0, True), (16_000, False)])
+def test_large_gaps_between_tensors_take_no_memory(
+    tmp_path: Path, gap_nbytes: int, ahead: bool
+) -> None:
+    tensors = write_with_gaps(tmp_path / "gaps.thaw", gap_nbytes)
+    backend = Recording()
+    restored = thaw.restore(tmp_path / "gaps.thaw", backend=backend)
+    assert all(torch.equal(restored[name], tensors[name]) for name in tensors)
+    extents = [extent for plan in backend.plans for extent in plan.extents]
+    assert (len(extents) == 1) == ahead
+    assert sum(extent.nbytes for extent in extents) <= COUNT * STORAGE_ALIGNMENT * 9 // 8
 
 
 def test_damage_is_named(many: tuple[dict[str, torch.Tensor], Path], tmp_path: Path) -> None:
