@@ -50,6 +50,7 @@ from .reports import (
 from .restoring import restore
 from .selection import open_ranks
 from .selection import open_snapshot as open  # noqa: A004
+from .unfilled import UnfilledWarning
 from .verifying import verify
 from .version import __version__
 
@@ -90,6 +91,7 @@ __all__ = [
     "TransferError",
     "TruncatedError",
     "UnavailableBackendError",
+    "UnfilledWarning",
     "UnknownBackendError",
     "VerifyReport",
     "VersionError",

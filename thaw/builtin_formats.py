@@ -21,6 +21,7 @@ from thaw_format import (
 )
 
 from .format import Format
+from .module_metadata import persistent
 
 
 class ThawFormat(Format):
@@ -80,4 +81,5 @@ class SafetensorsFormat(Format):
     def export(
         self, path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, JSON]
     ) -> tuple[Path, ...]:
-        return tuple(thaw_safetensors.write_checkpoint_like(path, tensors, metadata))
+        saved = persistent(tensors, metadata)
+        return tuple(thaw_safetensors.write_checkpoint_like(path, saved, metadata))

@@ -29,10 +29,13 @@ from thaw_format import (
 from torch import nn
 
 from .backend import Backend, Extent, Progress, Transfer, WritePlan, written_digests
-from .census import take_census
+from .census import Census, left_out, take_census
+from .module_metadata import describe
 from .reports import FreezeReport
 from .selection import select_backend
 from .version import __version__
+
+_LISTED = 5
 
 
 def freeze(
@@ -57,20 +60,21 @@ def freeze(
     frozen under a lock, or of a model that does not run, is one state.
 
     Args:
-        subject: a module, whose parameters and buffers (non-persistent ones too) are taken, or a
-            mapping of tensors.
+        subject: a module, of which parameters, buffers (non-persistent ones too) and all that its
+            `state_dict()` has are taken, or a mapping of tensors.
         path: the file; with a `shard` of several ranks, the folder in which each rank writes its
             file and that `thaw.seal` then makes a snapshot.
         backend: a name, "auto", or a `Backend`.
         kind: what the snapshot holds.
         shard: this process's place among the ranks.
         snapshot_id: 32 hexadecimal digits, the same on every rank; needed with several ranks.
-        metadata: any JSON without fractions; give floats as strings.
+        metadata: any JSON without fractions; give floats as strings. Keys that begin with "thaw."
+            are thaw's own: it says there what a restore or an export of a module has to know.
         chunk_nbytes: the size of a chunk, a power of two from 4096 to 2^30.
         progress: called with the number of bytes just moved.
 
     Raises:
-        TypeError: a tensor cannot be stored.
+        TypeError: a tensor cannot be stored, or the module has state that is no tensor.
         FormatError: a name or the metadata cannot be said in the format.
         BackendError: the backend is unknown, unavailable, or failed.
         OSError: the file cannot be written; an existing one is untouched.
@@ -78,12 +82,14 @@ def freeze(
     began = time.perf_counter()
     shard = shard or Shard()
     with collector_paused():
-        layout = layout_tensors(take_census(subject).tensors)
+        census = take_census(subject)
+        _check_storable(census)
+        layout = layout_tensors(census.tensors)
     description = Description(
         kind=kind,
         shard=shard,
         producer={"name": "thaw", "version": __version__},
-        metadata=metadata or {},
+        metadata={**(metadata or {}), **describe(census)},
         chunk_nbytes=chunk_nbytes,
         snapshot_id=_identity(shard, snapshot_id),
     )
@@ -105,6 +111,18 @@ def freeze(
         tensors=len(layout.tensors),
         backend=mover.name,
         path_ran=transfers[-1].path,
+        left_out=left_out(subject, census) if isinstance(subject, nn.Module) else (),
+    )
+
+
+def _check_storable(census: Census) -> None:
+    if not census.others:
+        return
+    names = [f"{name!r} ({kind})" for name, kind in census.others.items()]
+    listed = ", ".join(names[:_LISTED]) + (" ..." if len(names) > _LISTED else "")
+    raise TypeError(
+        f"the module has state that is no tensor and cannot be frozen: {listed}; freeze a mapping "
+        "of the tensors that you want"
     )
 
 

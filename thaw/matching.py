@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
 from thaw_format import Snapshot, TensorSpec, has_memory, is_strided
 
 from .census import Census
 from .errors import MismatchError
+from .module_metadata import compare_attributes
 
+_T = TypeVar("_T")
+_LISTED = 3
 _SPECIAL = frozenset("*?[")
 """Characters that mean something in patterns."""
 
@@ -23,10 +27,12 @@ class Match:
     Attributes:
         targets: by name, names of the snapshot that the target has.
         kept: names of the target that nothing fills.
+        made: those of the targets that are new memory, which a module has to be given.
     """
 
     targets: Mapping[str, torch.Tensor]
     kept: tuple[str, ...]
+    made: frozenset[str] = frozenset()
 
 
 def select_names(known: Iterable[str], patterns: str | Sequence[str] | None) -> list[str]:
@@ -76,32 +82,118 @@ def match(
         MismatchError: they differ; `.differences` lists how.
     """
     chosen = select_names(snapshot.tensors, patterns)
-    wanted = _wanted(census, patterns)
+    wanted = _wanted(census.tensors, patterns)
+    made = census.made.intersection(chosen)
     differences = [
         line
         for name in chosen
-        if name in wanted and not _is_alike(snapshot.tensors[name], wanted[name])
+        if name in wanted and name not in made
+        if not _is_alike(snapshot.tensors[name], wanted[name])
         for line in _compare(name, snapshot.tensors[name], wanted[name])
     ]
-    missing = _missing(wanted, chosen)
+    missing = [*_missing(wanted, chosen), *_wanted(census.others, patterns)]
+    hint = _about_meta(wanted, missing)
+    differences += compare_attributes(snapshot.metadata, census.attributes, chosen)
     if strict:
-        differences += [
-            f"{name!r} is not in the snapshot" for name in missing if name not in census.optional
-        ]
-        differences += [f"{name!r} is not in the target" for name in chosen if name not in wanted]
+        names = _compare_names(census, wanted, chosen, missing)
+        if not differences and names:
+            hint = _about_names(wanted, chosen)
+        differences += names
+    elif not differences and (wanted or chosen) and wanted.keys().isdisjoint(chosen):
+        what, hint = "the target has none of its names", _about_names(wanted, chosen, "")
+        raise MismatchError.of(f"{snapshot.path} does not fit", [what], hint)
     if differences:
         count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
-        names_only = all("is not in the" in line for line in differences)
-        hint = " (strict=False restores what both have)" if names_only else ""
         raise MismatchError.of(f"{snapshot.path} does not fit: {count}", differences, hint)
-    return Match({name: wanted[name] for name in chosen if name in wanted}, tuple(missing))
+    targets = {name: wanted[name] for name in chosen if name in wanted}
+    targets.update((name, _like(snapshot.tensors[name], wanted[name].device)) for name in made)
+    return Match(targets, tuple(missing), made)
 
 
-def _wanted(census: Census, patterns: str | Sequence[str] | None) -> Mapping[str, torch.Tensor]:
+def _compare_names(
+    census: Census, wanted: Mapping[str, object], chosen: Sequence[str], missing: Sequence[str]
+) -> list[str]:
+    absent = [
+        f"{name!r} is not in the snapshot"
+        for name in missing
+        if name not in census.optional and name not in census.others
+    ]
+    unexpected = [name for name in chosen if name not in wanted and name not in census.others]
+    return [
+        *absent,
+        *(f"{name!r} is not in the target" for name in unexpected),
+        *(
+            f"{name!r} is of type {census.others[name]} in the target, and no tensor can fill it"
+            for name in missing
+            if name in census.others
+        ),
+    ]
+
+
+def _about_names(
+    wanted: Mapping[str, object],
+    chosen: Sequence[str],
+    otherwise: str = " (strict=False restores what both have)",
+) -> str:
+    """Say what to do about names that differ: in a prefix, if one is the reason."""
+    absent = [name for name in wanted if name not in set(chosen)]
+    unexpected = [name for name in chosen if name not in wanted]
+    if prefix := _prefix_of(unexpected, absent):
+        return (
+            f" (names of the snapshot begin with {prefix!r}, those of the target do not: give a "
+            f"mapping, {{{prefix!r} + name: t for name, t in module.state_dict().items()}})"
+        )
+    if prefix := _prefix_for(unexpected, absent):
+        return (
+            f" (names of the target begin with {prefix!r}, those of the snapshot do not: give the "
+            "module without its wrapper)"
+        )
+    return otherwise
+
+
+def _prefix_of(names: Sequence[str], known: Iterable[str]) -> str:
+    """Find what all names begin with, and what makes known ones of them when it is taken away."""
+    others, first = set(known), names[0] if names else ""
+    for position, character in enumerate(first):
+        prefix = first[: position + 1]
+        if character == "." and all(
+            name.startswith(prefix) and name.removeprefix(prefix) in others for name in names
+        ):
+            return prefix
+    return ""
+
+
+def _prefix_for(names: Sequence[str], known: Iterable[str]) -> str:
+    """Find what makes known ones of all names when it is put before them."""
+    others = set(known)
+    for other in others if names else ():
+        prefix = other.removesuffix(names[0])
+        if prefix != other and prefix.endswith(".") and all(prefix + n in others for n in names):
+            return prefix
+    return ""
+
+
+def _about_meta(wanted: Mapping[str, torch.Tensor], missing: Sequence[str]) -> str:
+    """Say what becomes of meta tensors that the snapshot does not fill."""
+    empty = [name for name in missing if name in wanted and wanted[name].is_meta]
+    if not empty:
+        return ""
+    more = " ..." if len(empty) > _LISTED else ""
+    return (
+        f" (the snapshot lacks {', '.join(map(repr, empty[:_LISTED]))}{more}, which have no values "
+        "after Module.to_empty: compute them)"
+    )
+
+
+def _like(spec: TensorSpec, device: torch.device) -> torch.Tensor:
+    return torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=device)
+
+
+def _wanted(named: Mapping[str, _T], patterns: str | Sequence[str] | None) -> Mapping[str, _T]:
     if patterns is None:
-        return census.tensors
+        return named
     plain, others = _parted([patterns] if isinstance(patterns, str) else patterns)
-    return {name: each for name, each in census.tensors.items() if _is_like(name, plain, others)}
+    return {name: each for name, each in named.items() if _is_like(name, plain, others)}
 
 
 def _is_alike(spec: TensorSpec, target: torch.Tensor) -> bool:

@@ -26,13 +26,19 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreezeReport(Report):
-    """What a freeze wrote, and by which path."""
+    """What a freeze wrote, and by which path.
+
+    Attributes:
+        left_out: names of tensors that are plain attributes of modules. `state_dict()` does not
+            have them: by torch's rule they are no state, and a restore leaves them alone.
+    """
 
     path: Path
     snapshot_id: str
     tensors: int
     backend: str
     path_ran: str
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

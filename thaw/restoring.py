@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 from thaw_format import ChecksumError, Snapshot, as_integers, collector_paused
 from torch import nn
+from torch.autograd.graph import increment_version
 
 from .ahead import is_worth_it, restore_ahead
 from .backend import Backend, Progress, Transfer
@@ -25,7 +26,12 @@ from .matching import literal, match, select_names
 from .planning import RestorePlan, plan_arena
 from .reports import Restored, RestoreReport
 from .selection import find_format, open_snapshot, select_backend
+from .stated import settle
+from .unfilled import warn_of_unfilled
 from .verifying import named
+
+_TO_THE_CALLER = 4
+"""How many calls there are from a warning to who called `restore`."""
 
 
 def restore(
@@ -58,8 +64,13 @@ def restore(
     Raises:
         FormatError: the file is damaged; `into` is untouched where the header shows it. After a
             `ChecksumError` in the payload, the contents of `into` are undefined.
-        MismatchError: the target does not fit; it is untouched.
+        MismatchError: the target does not fit; it is untouched, unless a module does not take state
+            that only its own methods can set (`set_extra_state`, `load_state_dict`).
         BackendError: the backend is unknown, unavailable, or failed.
+
+    Warns:
+        UnfilledWarning: the snapshot lacks buffers of a module to which nothing was written since
+            it was made.
     """
     if into is not None and device is not None:
         raise TypeError("give either into= or device=: tensors that are there have their device")
@@ -116,11 +127,14 @@ def prepare(
         MismatchError, BackendError: as of `restore`.
     """
     with collector_paused():
-        fit = match(snapshot, take_census(into), names, strict=strict)
+        census = take_census(into)
+        fit = match(snapshot, census, names, strict=strict)
         plan = plan_into(snapshot, fit.targets)
     prepared = Prepared.of(snapshot, plan, backend, fit.kept)
     _check_twins(snapshot, plan, fit.targets, backend)
-    return prepared
+    unfilled = [name for name in fit.kept if name in census.optional]
+    warn_of_unfilled(snapshot.path, census.tensors, unfilled, _TO_THE_CALLER)
+    return replace(prepared, target=into, filled=fit.targets, made=fit.made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,12 +144,18 @@ class Prepared:
     Attributes:
         movers: the backend for each device of the plan.
         kept: names of the target that nothing fills.
+        target: the module or mapping that is filled.
+        filled: its tensors that are filled.
+        made: names of those that are new memory, which the target has to be given.
     """
 
     snapshot: Snapshot
     plan: RestorePlan
     movers: Mapping[torch.device, Backend]
     kept: tuple[str, ...]
+    target: nn.Module | Mapping[str, torch.Tensor] | None = None
+    filled: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    made: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -157,6 +177,7 @@ class Prepared:
 
         Raises:
             FormatError, BackendError: as of `restore`; contents of the target are undefined then.
+            MismatchError: the module does not take what only its own methods can set; likewise.
         """
         began = time.perf_counter()
         with ThreadPoolExecutor(1, "thaw-views") as pool:
@@ -164,6 +185,10 @@ class Prepared:
             transfers = self._move(progress)
         for copy in self.plan.copies:
             copy_exactly(copy)
+        # What torch computed of these, and keeps for gradients, is of other values.
+        increment_version(list(self.filled.values()))
+        if self.made and isinstance(self.target, nn.Module):
+            settle(self.target, {name: self.filled[name] for name in self.made})
         report = RestoreReport(
             path=self.snapshot.path,
             nbytes=self.plan.nbytes,
