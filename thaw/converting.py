@@ -12,6 +12,7 @@ from thaw_format import Snapshot, ThawError
 from .backend import Backend, Progress
 from .format import Format
 from .freezing import freeze
+from .module_metadata import persistent
 from .plugins import registry
 from .reports import ConvertReport, Restored
 from .restoring import restore
@@ -30,6 +31,9 @@ def convert(
 ) -> ConvertReport:
     """Write the tensors of a snapshot or checkpoint in another format, through host memory.
 
+    What `state_dict()` of the frozen module did not have, such as non-persistent buffers, is left
+    out of other formats than `.thaw`: no checkpoint has it, and loaders refuse it.
+
     Args:
         format: the format of the destination; by its suffix if not given.
         names: shell-style patterns of the tensors to take.
@@ -45,12 +49,13 @@ def convert(
     with open_snapshot(source, rank=rank) as snapshot:
         tensors = restore(snapshot, backend=backend, names=names, progress=progress)
         files = _write(into, Path(destination), tensors, snapshot, backend, progress)
+        written = tensors if into.name == "thaw" else persistent(tensors, snapshot.metadata)
         return ConvertReport(
             nbytes=tensors.report.nbytes,
             elapsed_s=time.perf_counter() - began,
             source_format=snapshot.format,
             destination_format=into.name,
-            tensors=len(tensors),
+            tensors=len(written),
             backend=tensors.report.backend,
             files=files,
         )
