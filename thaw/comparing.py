@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import torch
 from thaw_format import Snapshot
 
+from .aliasing import aliasing_differences
 from .backend import Backend, Progress
 from .copying import bytes_of
+from .geometry import normal
 from .matching import literal
+from .plugins import registry
 from .reports import Difference, Restored, TensorDifference
 from .restoring import restore
 from .selection import open_snapshot
@@ -26,7 +29,8 @@ def diff(
 ) -> Difference:
     """Compare two snapshots of any known formats, tensor by tensor, byte by byte.
 
-    Both are verified on the way, and held in host memory a group of tensors at a time.
+    Strides, and which tensors share memory, are compared where both formats can say them. Both
+    snapshots are verified on the way, and held in host memory a group of tensors at a time.
 
     Raises:
         FormatError: one of them is damaged.
@@ -36,6 +40,9 @@ def diff(
         common = [name for name in one.tensors if name in two.tensors]
         alike = [name for name in common if not _spec_difference(name, one, two)]
         changed = [d for name in common if (d := _spec_difference(name, one, two))]
+        if _keeps_layout(one) and _keeps_layout(two):
+            changed += _stride_differences(alike, one, two)
+            changed += aliasing_differences(common, one, two)
         for group in _groups(one, alike):
             names = [literal(name) for name in group]
             left = restore(one, names=names, backend=backend, progress=progress)
@@ -78,6 +85,18 @@ def _spec_difference(name: str, a: Snapshot, b: Snapshot) -> TensorDifference | 
     if one.shape != two.shape:
         return TensorDifference(name, "shape", str(list(one.shape)), str(list(two.shape)))
     return None
+
+
+def _stride_differences(names: list[str], a: Snapshot, b: Snapshot) -> Iterator[TensorDifference]:
+    for name in names:
+        one, two = a.tensors[name], b.tensors[name]
+        if one.stride != two.stride and one.extent and normal(one) != normal(two):
+            yield TensorDifference(name, "stride", str(list(one.stride)), str(list(two.stride)))
+
+
+def _keeps_layout(snapshot: Snapshot) -> bool:
+    found = registry().formats.get(snapshot.format)
+    return found is not None and found.keeps_layout
 
 
 def _byte_differences(

@@ -18,11 +18,13 @@ class Format(ABC):
         name: the word for `format=`.
         description: one line for people.
         suffixes: file name endings by which a destination is recognized.
+        keeps_layout: whether a file says the strides of tensors and which of them share memory.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    keeps_layout: ClassVar[bool] = False
 
     @abstractmethod
     def recognizes(self, path: Path, head: bytes) -> bool:

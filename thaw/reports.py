@@ -101,7 +101,7 @@ class ConvertReport(Report):
 
 @dataclass(frozen=True, slots=True)
 class TensorDifference:
-    """How a tensor differs: in its dtype, shape, aliasing or bytes."""
+    """How a tensor differs: in its dtype, shape, stride, aliasing or bytes."""
 
     name: str
     what: str

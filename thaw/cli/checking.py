@@ -117,7 +117,8 @@ def _summary(found: DifferenceJSON) -> str:
     compared = count(found["tensors_compared"], "tensor")
     if found["identical"]:
         return f"identical: {compared}, byte for byte"
-    parts = [f"{len(found['changed']):,} of {compared} in both differ"]
+    changed = {each["name"] for each in found["changed"]}
+    parts = [f"{len(changed):,} of {compared} in both differ"]
     for word, names in (("a", found["only_in_a"]), ("b", found["only_in_b"])):
         if names:
             parts.append(f"{len(names):,} only in {word}")

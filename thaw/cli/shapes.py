@@ -113,7 +113,7 @@ class TensorDifferenceJSON(TypedDict):
     """How a tensor differs."""
 
     name: str
-    what: Annotated[str, "`dtype`, `shape`, `aliasing` or `bytes`"]
+    what: Annotated[str, "`dtype`, `shape`, `stride`, `aliasing` or `bytes`"]
     a: Annotated[str, "how it is in A"]
     b: Annotated[str, "how it is in B"]
 
