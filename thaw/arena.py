@@ -10,6 +10,16 @@ from thaw_format import STORAGE_ALIGNMENT
 _HUGE_PAGE_NBYTES = 2 << 20
 
 
+def allocate_exactly(nbytes: int, device: torch.device) -> torch.Tensor:
+    """Allocate as `allocate` does, but so that torch's storage has no byte more.
+
+    Aligned to what torch aligns to, which suits every dtype.
+    """
+    if device.type == "cpu" and nbytes >= 2 * _HUGE_PAGE_NBYTES:
+        return allocate(nbytes, device)
+    return torch.empty(nbytes, dtype=torch.uint8, device=device)
+
+
 def allocate(nbytes: int, device: torch.device) -> torch.Tensor:
     """Allocate a contiguous 1-D uint8 tensor, aligned to at least 512 bytes, contents undefined."""
     if device.type != "cpu" or nbytes < 2 * _HUGE_PAGE_NBYTES:

@@ -25,7 +25,7 @@ from .backend import Backend, Progress
 from .errors import BackendError, UnavailableBackendError
 from .file_identity import PathIdentity
 from .reports import Restored
-from .restoring import restore
+from .restoring import Storages, restore
 from .selection import open_snapshot
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ, which Python does not name
@@ -135,6 +135,7 @@ class PinnedSnapshot:
         backend: str | Backend = "auto",
         names: str | Sequence[str] | None = None,
         strict: bool = True,
+        storages: Storages = "shared",
         progress: Progress | None = None,
     ) -> Restored:
         """Restore tensors; arguments, result and errors are those of `thaw.restore`.
@@ -155,6 +156,7 @@ class PinnedSnapshot:
                 backend=backend,
                 names=names,
                 strict=strict,
+                storages=storages,
                 progress=progress,
             )
 

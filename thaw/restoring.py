@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, TypeAlias, get_args
 
 import torch
 from thaw_format import ChecksumError, Snapshot, as_integers, collector_paused
@@ -23,6 +23,7 @@ from .copying import copy_exactly
 from .errors import MismatchError
 from .filling import plan_into
 from .matching import literal, match, select_names
+from .owning import plan_own
 from .planning import RestorePlan, plan_arena
 from .reports import Restored, RestoreReport
 from .selection import find_format, open_snapshot, select_backend
@@ -30,6 +31,8 @@ from .stated import settle
 from .unfilled import warn_of_unfilled
 from .verifying import named
 
+Storages: TypeAlias = Literal["shared", "own"]
+"""Whether new tensors are views of one allocation, or each storage is one of its own."""
 _TO_THE_CALLER = 4
 """How many calls there are from a warning to who called `restore`."""
 
@@ -43,6 +46,7 @@ def restore(
     names: str | Sequence[str] | None = None,
     strict: bool = True,
     rank: int | None = None,
+    storages: Storages = "shared",
     progress: Progress | None = None,
 ) -> Restored:
     """Restore tensors, bit-identical, from a snapshot or checkpoint of any known format.
@@ -50,12 +54,16 @@ def restore(
     Args:
         path: a file or folder, or a snapshot opened by `thaw.open`.
         into: a module or a mapping whose tensors are filled where they are; without it, new tensors
-            are made, views of one allocation.
+            are made.
         device: where new tensors go; the CPU if not given. Not to be given with `into`.
         backend: a name, "auto", or a `Backend`.
         names: shell-style patterns of the tensors to restore; all others are left alone.
         strict: with False, names that only one side has are left alone instead of an error.
         rank: which rank, where the snapshot has several. Not to be given with an open snapshot.
+        storages: of new tensors. With "shared" all are views of one allocation, which is quickest,
+            and which lives as long as one of them. With "own" each storage of the snapshot becomes
+            one of its own, for `torch.save`, safetensors' `save_model` and what else looks at
+            storages, and so that each tensor's memory is freed with it. Tied tensors stay tied.
         progress: called with the number of bytes just moved.
 
     Returns:
@@ -74,19 +82,24 @@ def restore(
     """
     if into is not None and device is not None:
         raise TypeError("give either into= or device=: tensors that are there have their device")
+    if storages not in get_args(Storages):
+        raise ValueError(f"storages is 'shared' or 'own', not {storages!r}")
+    if into is not None and storages != "shared":
+        raise TypeError("give either into= or storages=: tensors that are there have their storage")
     if isinstance(path, Snapshot):
         if rank is not None:
             raise TypeError("give rank= with a path: a snapshot that is open is that of one rank")
-        return _restore(path, into, device, backend, names, strict, progress)
+        return _restore(path, into, device, backend, names, strict, storages, progress)
     if into is None and names is None and rank is None:
         shard = find_format(path).open_unparsed(Path(path))
         if shard is not None:
             with closing(shard.source):
-                if is_worth_it(shard):
+                if storages == "shared" and is_worth_it(shard):
                     return restore_ahead(shard, device, backend, progress)
-                return _restore(shard.parse(), into, device, backend, names, strict, progress)
+                parsed = shard.parse()
+                return _restore(parsed, into, device, backend, names, strict, storages, progress)
     with open_snapshot(path, rank=rank) as snapshot:
-        return _restore(snapshot, into, device, backend, names, strict, progress)
+        return _restore(snapshot, into, device, backend, names, strict, storages, progress)
 
 
 def _restore(
@@ -96,6 +109,7 @@ def _restore(
     backend: str | Backend,
     names: str | Sequence[str] | None,
     strict: bool,
+    storages: Storages,
     progress: Progress | None,
 ) -> Restored:
     began = time.perf_counter()
@@ -104,7 +118,8 @@ def _restore(
         # Before any memory is taken.
         backend = select_backend(backend, "read", where, snapshot.path)
         with collector_paused():
-            plan = plan_arena(snapshot, select_names(snapshot.tensors, names), where)
+            plan_new = plan_arena if storages == "shared" else plan_own
+            plan = plan_new(snapshot, select_names(snapshot.tensors, names), where)
         restored = Prepared.of(snapshot, plan, backend).restore(progress)
     else:
         prepared = prepare(snapshot, into, backend, names=names, strict=strict)

@@ -81,3 +81,28 @@ def test_a_checkpoint_fills_a_module(name: str, tmp_path: Path) -> None:
         except thaw.MismatchError as error:
             pytest.fail(str(error))
     assert models.fingerprint(other) == models.fingerprint(model)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "gpt2"])
+def test_a_restored_model_is_saved_by_transformers(name: str, tmp_path: Path) -> None:
+    model = models.build(name, models.SEED_OF_THE_FROZEN)
+    thaw.freeze(model, tmp_path / "m.thaw")
+    other = models.build(name, models.SEED_OF_THE_FROZEN + 1)
+    state = thaw.restore(tmp_path / "m.thaw", storages="own")
+    persistent = {key: tensor for key, tensor in state.items() if key in other.state_dict()}
+    other.load_state_dict(persistent, assign=True)
+    for each, folder in ((model, "one"), (other, "two")):
+        each.save_pretrained(tmp_path / folder)
+    one, two = (tmp_path / folder / "model.safetensors" for folder in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_an_export_is_what_transformers_saves(name: str, tmp_path: Path) -> None:
+    model = models.build(name, models.SEED_OF_THE_FROZEN)
+    model.save_pretrained(tmp_path / "saved")
+    thaw.freeze(model, tmp_path / "m.thaw")
+    thaw.convert(tmp_path / "m.thaw", tmp_path / "out", format="safetensors")
+    saved, out = (load_file(tmp_path / each / "model.safetensors") for each in ("saved", "out"))
+    assert out.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, out[key]) for key, tensor in saved.items())
