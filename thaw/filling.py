@@ -12,7 +12,6 @@ from thaw_format import (
     STORAGE_ALIGNMENT,
     Layout,
     Snapshot,
-    Storage,
     TensorSpec,
     layout_tensors,
     merge_overlapping,
@@ -23,7 +22,7 @@ from .arena import allocate
 from .backend import Extent
 from .copying import Copy
 from .errors import MismatchError
-from .geometry import covers, distinct, expanded, normal
+from .geometry import apart, covers, distinct, expanded, normal
 from .planning import RestorePlan, plan_reads
 from .singles import plan_singles
 
@@ -38,20 +37,23 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     others = {name: target for name, target in targets.items() if name not in singles}
     layout = layout_tensors(others)
     _check_apart(layout)
-    clusters = _clusters(snapshot, others)
-    twins = _check_aliasing(clusters, layout.tensors)
+    groups = _groups(snapshot, others)
+    twins = _check_aliasing([each for group in groups for each in group], layout.tensors)
     extents = list(singles.values())
     copies: list[Copy] = []
-    for cluster in clusters:
-        fits = _fits(cluster, snapshot, layout.tensors)
-        if cluster in twins:
+    for group in groups:
+        fits = [_fits(cluster, snapshot, layout.tensors) for cluster in group]
+        left = [cluster for cluster in group if cluster not in twins]
+        if not left:
             continue
-        if fits:
-            memory = _in_place(cluster, snapshot, layout)
+        whole = group[0] if len(group) == 1 else _span(group)
+        if fits == [True]:
+            memory = _in_place(whole, snapshot, layout)
         else:
-            memory, staged = _stage(cluster, snapshot, targets)
+            names = [name for cluster in left for name in cluster.names]
+            memory, staged = _stage(whole, names, snapshot, targets)
             copies.extend(staged)
-        extents.append((cluster.source, Extent(cluster.offset, memory)))
+        extents.append((whole.source, Extent(whole.offset, memory)))
     nbytes = sum(extent.nbytes for _, extent in extents)
     reads = plan_reads(snapshot, extents)
     pairs = tuple((name, owner) for cluster, owner in twins.items() for name in cluster.names)
@@ -82,13 +84,16 @@ def _in_place(cluster: _Cluster, snapshot: Snapshot, layout: Layout) -> torch.Te
 
 
 def _stage(
-    cluster: _Cluster, snapshot: Snapshot, targets: Mapping[str, torch.Tensor]
+    cluster: _Cluster,
+    names: Sequence[str],
+    snapshot: Snapshot,
+    targets: Mapping[str, torch.Tensor],
 ) -> tuple[torch.Tensor, list[Copy]]:
     """Allocate memory for a cluster, so aligned that its tensors can be viewed there."""
     lead = cluster.start % STORAGE_ALIGNMENT
-    whole = allocate(lead + cluster.nbytes, targets[cluster.names[0]].device)
+    whole = allocate(lead + cluster.nbytes, targets[names[0]].device)
     staged = []
-    for name in cluster.names:
+    for name in names:
         spec = snapshot.tensors[name]
         view = tensor_view(whole, spec, lead + spec.offset - cluster.start)
         staged.append(Copy(name, view, targets[name]))
@@ -97,7 +102,7 @@ def _stage(
 
 @dataclass(frozen=True, slots=True)
 class _Cluster:
-    """Tensors of one storage whose bytes overlap; `start` counts from the storage's start."""
+    """Tensors of one storage that share elements; `start` counts from the storage's start."""
 
     source: int
     offset: int
@@ -106,28 +111,59 @@ class _Cluster:
     names: tuple[str, ...]
 
 
-def _clusters(snapshot: Snapshot, names: Mapping[str, object]) -> list[_Cluster]:
+def _groups(snapshot: Snapshot, names: Mapping[str, object]) -> list[list[_Cluster]]:
+    """Group tensors whose extents overlap, each group in clusters that share no element."""
     spans: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
     for name in names:
         spec = snapshot.tensors[name]
         spans[spec.storage].append((spec.offset, spec.offset + spec.extent, name))
     return [
-        _cluster(snapshot.storages[index], start, end, [name for _, _, name in group])
-        for index, found in spans.items()
+        [_cluster(snapshot, each) for each in _parted([name for _, _, name in group], snapshot)]
+        for found in spans.values()
         for start, end, group in merge_overlapping(found)
         if end > start
     ]
 
 
-def _cluster(storage: Storage, start: int, end: int, names: Sequence[str]) -> _Cluster:
+def _cluster(snapshot: Snapshot, names: Sequence[str]) -> _Cluster:
+    specs = [snapshot.tensors[name] for name in names]
+    storage = snapshot.storages[specs[0].storage]
+    start = min(spec.offset for spec in specs)
+    end = max(spec.offset + spec.extent for spec in specs)
     return _Cluster(storage.source, storage.offset + start, start, end - start, tuple(names))
+
+
+def _span(group: Sequence[_Cluster]) -> _Cluster:
+    """Return what holds several clusters, whose extents overlap."""
+    first = min(group, key=lambda each: each.start)
+    end = max(each.start + each.nbytes for each in group)
+    names = tuple(name for each in group for name in each.names)
+    return _Cluster(first.source, first.offset, first.start, end - first.start, names)
+
+
+def _parted(names: Sequence[str], snapshot: Snapshot) -> list[list[str]]:
+    """Part names whose extents overlap, in the order of their starts, by shared elements."""
+    parts: list[list[str]] = []
+    for name in names:
+        spec, joined, others = snapshot.tensors[name], [name], []
+        for part in parts:
+            if _is_apart(spec, part, snapshot.tensors):
+                others.append(part)
+            else:
+                joined = part + joined
+        parts = [*others, joined]
+    return parts
+
+
+def _is_apart(spec: TensorSpec, names: Sequence[str], specs: Mapping[str, TensorSpec]) -> bool:
+    return all(apart(spec, specs[name]) for name in names)
 
 
 def _check_aliasing(
     clusters: Sequence[_Cluster], targets: Mapping[str, TensorSpec]
 ) -> dict[_Cluster, str]:
     """Return the clusters whose targets are tied to a tensor of an earlier one, and which."""
-    owner: dict[int, _Cluster] = {}
+    owners: dict[int, list[_Cluster]] = defaultdict(list)
     twins: dict[_Cluster, str] = {}
     differences = []
     for cluster in clusters:
@@ -135,13 +171,14 @@ def _check_aliasing(
         if len(storages) > 1:
             differences.append(f"{_listed(cluster.names)} share memory in the snapshot alone")
         for storage in storages:
-            before = owner.setdefault(storage, cluster)
-            if before is cluster:
-                continue
-            names = (*before.names, *cluster.names)
-            twins[cluster] = before.names[0]
-            if len({targets[name].layout for name in names}) > 1:
-                differences.append(f"{_listed(names)} overlap in the target alone")
+            for before in owners[storage]:
+                names = (*before.names, *cluster.names)
+                if len({targets[name].layout for name in names}) == 1:
+                    twins[cluster] = before.names[0]
+                elif not all(_is_apart(targets[n], before.names, targets) for n in cluster.names):
+                    differences.append(f"{_listed(names)} overlap in the target alone")
+            if cluster not in twins:
+                owners[storage].append(cluster)
     if differences:
         raise MismatchError.of("tied tensors differ", differences)
     return twins

@@ -35,3 +35,35 @@ def distinct(spec: TensorSpec) -> bool:
             return False
         reach += step * (size - 1)
     return True
+
+
+def apart(one: TensorSpec, two: TensorSpec) -> bool:
+    """Say whether two views of a storage surely share no byte; columns of a matrix do not."""
+    start = min(one.offset, two.offset)
+    pair = [
+        (spec.offset - start, sorted(_steps(spec), reverse=True), spec.dtype.itemsize)
+        for spec in (one, two)
+    ]
+    while True:
+        spans = sorted((begin, begin + _reach(steps, size)) for begin, steps, size in pair)
+        if spans[0][1] <= spans[1][0]:
+            return True
+        pitch = max((steps[0][0] for _, steps, _ in pair if steps), default=0)
+        if not pitch:
+            return False
+        # Within each multiple of the pitch both look the same, if neither reaches into the next.
+        pair = [
+            (begin % pitch, [each for each in steps if each[0] != pitch], size)
+            for begin, steps, size in pair
+        ]
+        if any(begin + _reach(steps, size) > pitch for begin, steps, size in pair):
+            return False
+
+
+def _steps(spec: TensorSpec) -> list[tuple[int, int]]:
+    """List the steps in bytes of dimensions that move, and the sizes."""
+    return [(step * spec.dtype.itemsize, size) for size, step in normal(spec) if step]
+
+
+def _reach(steps: list[tuple[int, int]], itemsize: int) -> int:
+    return itemsize + sum(step * (size - 1) for step, size in steps)
