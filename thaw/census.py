@@ -10,6 +10,7 @@ from torch import nn
 
 from .compiled import PlainNames
 from .stated import Stated, stated
+from .structured import State
 from .unwrapping import Attributes, attached, identity, unwrap
 
 # Types that there is nothing to unwrap of.
@@ -28,7 +29,8 @@ class Census:
             attributes of parameters.
         made: names of tensors that `state_dict()` makes anew, or that `get_extra_state` returns:
             the module has to be given these, memory that is filled would not reach it.
-        others: what `state_dict()` has that is no tensor: its type, by name.
+        states: what `state_dict()` has that is no tensor, by name.
+        others: what it has that cannot be stored: its type, by name.
         attributes: of each tensor of a subclass, what else it computes with: plain values, as text.
     """
 
@@ -36,6 +38,7 @@ class Census:
     optional: frozenset[str] = frozenset()
     unsaved: frozenset[str] = frozenset()
     made: frozenset[str] = frozenset()
+    states: Mapping[str, State] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Attributes] = field(default_factory=dict)
 
@@ -136,7 +139,15 @@ class _Taken:
         for name, tensor in beside.items():
             self._put(name, tensor)
         unsaved = optional | beside.keys() | said.dropped
-        return Census(self.tensors, optional, unsaved, said.made, said.others, self._attributes)
+        return Census(
+            self.tensors,
+            optional,
+            unsaved,
+            said.made,
+            said.states,
+            said.others,
+            self._attributes,
+        )
 
     def _put(self, name: str, tensor: torch.Tensor) -> None:
         if name in self.tensors:

@@ -74,7 +74,7 @@ def freeze(
         progress: called with the number of bytes just moved.
 
     Raises:
-        TypeError: a tensor cannot be stored, or the module has state that is no tensor.
+        TypeError: a tensor cannot be stored, or the module has state that cannot be.
         FormatError: a name or the metadata cannot be said in the format.
         BackendError: the backend is unknown, unavailable, or failed.
         OSError: the file cannot be written; an existing one is untouched.
@@ -84,7 +84,7 @@ def freeze(
     with collector_paused():
         census = take_census(subject)
         _check_storable(census)
-        layout = layout_tensors(census.tensors)
+        layout = layout_tensors(_with_states(census))
     description = Description(
         kind=kind,
         shard=shard,
@@ -115,13 +115,23 @@ def freeze(
     )
 
 
+def _with_states(census: Census) -> dict[str, torch.Tensor]:
+    tensors = dict(census.tensors)
+    for state in census.states.values():
+        for name, tensor in state.tensors.items():
+            if name in tensors:
+                raise TypeError(f"two tensors would have the name {name!r}")
+            tensors[name] = tensor
+    return tensors
+
+
 def _check_storable(census: Census) -> None:
     if not census.others:
         return
     names = [f"{name!r} ({kind})" for name, kind in census.others.items()]
     listed = ", ".join(names[:_LISTED]) + (" ..." if len(names) > _LISTED else "")
     raise TypeError(
-        f"the module has state that is no tensor and cannot be frozen: {listed}; freeze a mapping "
+        f"the module has state that cannot be frozen: {listed}; freeze a mapping "
         "of the tensors that you want"
     )
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import torch
-from thaw_format import Snapshot, TensorSpec, has_memory, is_strided
+from thaw_format import JSON, Snapshot, TensorSpec, has_memory, is_strided
 
 from .census import Census
 from .errors import MismatchError
-from .module_metadata import compare_attributes
+from .module_metadata import compare_attributes, states_of
+from .structured import decode, names_in
 
 _T = TypeVar("_T")
 _LISTED = 3
@@ -28,11 +29,20 @@ class Match:
         targets: by name, names of the snapshot that the target has.
         kept: names of the target that nothing fills.
         made: those of the targets that are new memory, which a module has to be given.
+        states: state that is no tensor, as the snapshot says it, and that it has to be given too.
     """
 
-    targets: Mapping[str, torch.Tensor]
-    kept: tuple[str, ...]
+    targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
     made: frozenset[str] = frozenset()
+    states: Mapping[str, JSON] = field(default_factory=dict)
+
+    def given(self) -> dict[str, object]:
+        """Return what the target has to be given, once it is read."""
+        given: dict[str, object] = {name: self.targets[name] for name in self.made}
+        for name, said in self.states.items():
+            given[name] = decode(name, said, self.targets)
+        return given
 
 
 def select_names(known: Iterable[str], patterns: str | Sequence[str] | None) -> list[str]:
@@ -81,62 +91,76 @@ def match(
     Raises:
         MismatchError: they differ; `.differences` lists how.
     """
-    chosen = select_names(snapshot.tensors, patterns)
-    wanted = _wanted(census.tensors, patterns)
-    made = census.made.intersection(chosen)
-    differences = [
-        line
-        for name in chosen
-        if name in wanted and name not in made
-        if not _is_alike(snapshot.tensors[name], wanted[name])
-        for line in _compare(name, snapshot.tensors[name], wanted[name])
+    stored = states_of(snapshot.metadata)
+    inside = {each for said in stored.values() for each in names_in(said)}
+    chosen = [name for name in select_names(snapshot.tensors, patterns) if name not in inside]
+    wanted, states = _wanted(census.tensors, patterns), _wanted(stored, patterns)
+    here = [*_wanted(census.states, patterns), *_wanted(census.others, patterns)]
+    missing = [*_missing(wanted, chosen), *(name for name in here if name not in states)]
+    unexpected = [
+        *(name for name in chosen if name not in wanted),
+        *(name for name in states if name not in here),
     ]
-    missing = [*_missing(wanted, chosen), *_wanted(census.others, patterns)]
-    hint = _about_meta(wanted, missing)
-    differences += compare_attributes(snapshot.metadata, census.attributes, chosen)
+    differences = [
+        *_differences(snapshot, wanted, chosen, census.made),
+        *compare_attributes(snapshot.metadata, census.attributes, chosen),
+    ]
+    names_only = not differences
     if strict:
-        names = _compare_names(census, wanted, chosen, missing)
-        if not differences and names:
-            hint = _about_names(wanted, chosen)
-        differences += names
-    elif not differences and (wanted or chosen) and wanted.keys().isdisjoint(chosen):
-        what, hint = "the target has none of its names", _about_names(wanted, chosen, "")
-        raise MismatchError.of(f"{snapshot.path} does not fit", [what], hint)
+        absent = (name for name in missing if name not in census.optional)
+        differences += [f"{name!r} is not in the snapshot" for name in absent]
+        differences += [f"{name!r} is not in the target" for name in unexpected]
+    elif len(unexpected) == len(chosen) + len(states) and (unexpected or missing):
+        differences.append("the target has none of its names")
     if differences:
+        hint = _about_names(wanted, chosen, strict) if names_only else _about_meta(wanted, missing)
         count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
         raise MismatchError.of(f"{snapshot.path} does not fit: {count}", differences, hint)
+    common = {name: said for name, said in states.items() if name in here}
     targets = {name: wanted[name] for name in chosen if name in wanted}
-    targets.update((name, _like(snapshot.tensors[name], wanted[name].device)) for name in made)
-    return Match(targets, tuple(missing), made)
+    return Match(targets, tuple(missing), census.made.intersection(targets), common)
 
 
-def _compare_names(
-    census: Census, wanted: Mapping[str, object], chosen: Sequence[str], missing: Sequence[str]
-) -> list[str]:
-    absent = [
-        f"{name!r} is not in the snapshot"
-        for name in missing
-        if name not in census.optional and name not in census.others
-    ]
-    unexpected = [name for name in chosen if name not in wanted and name not in census.others]
-    return [
-        *absent,
-        *(f"{name!r} is not in the target" for name in unexpected),
-        *(
-            f"{name!r} is of type {census.others[name]} in the target, and no tensor can fill it"
-            for name in missing
-            if name in census.others
-        ),
-    ]
+def _differences(
+    snapshot: Snapshot,
+    wanted: Mapping[str, torch.Tensor],
+    chosen: Sequence[str],
+    made: frozenset[str],
+) -> Iterator[str]:
+    for name in chosen:
+        target = wanted.get(name)
+        if target is None or name in made or _is_alike(snapshot.tensors[name], target):
+            continue
+        yield from _compare(name, snapshot.tensors[name], target)
+
+
+def with_new_memory(snapshot: Snapshot, fit: Match, census: Census) -> Match:
+    """Put new memory, as the snapshot has it, in the place of what a module has to be given.
+
+    Raises:
+        MismatchError: the snapshot says state in a way that is not known.
+    """
+    targets = dict(fit.targets)
+    for name in fit.made:
+        targets[name] = _like(snapshot.tensors[name], fit.targets[name].device)
+    for name, said in fit.states.items():
+        state = census.states.get(name)
+        here = next(iter(state.tensors.values()), None) if state else None
+        device = torch.device("cpu") if here is None else here.device
+        for inner in names_in(said):
+            if inner in snapshot.tensors:
+                targets[inner] = _like(snapshot.tensors[inner], device)
+        decode(name, said, targets)
+    return replace(fit, targets=targets)
 
 
 def _about_names(
     wanted: Mapping[str, object],
     chosen: Sequence[str],
-    otherwise: str = " (strict=False restores what both have)",
+    strict: bool,
 ) -> str:
     """Say what to do about names that differ: in a prefix, if one is the reason."""
-    absent = [name for name in wanted if name not in set(chosen)]
+    absent = list(wanted.keys() - set(chosen))
     unexpected = [name for name in chosen if name not in wanted]
     if prefix := _prefix_of(unexpected, absent):
         return (
@@ -148,7 +172,7 @@ def _about_names(
             f" (names of the target begin with {prefix!r}, those of the snapshot do not: give the "
             "module without its wrapper)"
         )
-    return otherwise
+    return " (strict=False restores what both have)" if strict else ""
 
 
 def _prefix_of(names: Sequence[str], known: Iterable[str]) -> str:

@@ -14,6 +14,8 @@ NON_PERSISTENT = "thaw.non_persistent"
 """Names that `state_dict()` of the module did not have, and a checkpoint does not."""
 ATTRIBUTES = "thaw.attributes"
 """What tensors of subclasses compute with beside their bytes."""
+STATES = "thaw.states"
+"""State of the module that is no tensor, as JSON that refers to tensors."""
 _T = TypeVar("_T")
 
 
@@ -22,13 +24,29 @@ def describe(census: Census) -> dict[str, JSON]:
     said: dict[str, JSON] = {}
     if census.unsaved:
         said[NON_PERSISTENT] = [name for name in census.tensors if name in census.unsaved]
+    if census.states:
+        said[STATES] = {name: each.said for name, each in census.states.items()}
     if census.attributes:
         said[ATTRIBUTES] = {name: dict(each) for name, each in census.attributes.items()}
     return said
 
 
+def states_of(metadata: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    """Return the state of the module that is no tensor, by name."""
+    said = metadata.get(STATES)
+    return said if isinstance(said, dict) else {}
+
+
 def persistent(tensors: Mapping[str, _T], metadata: Mapping[str, JSON]) -> Mapping[str, _T]:
-    """Leave out the tensors that a checkpoint of the same module does not have."""
+    """Leave out the tensors that a checkpoint of the same module does not have.
+
+    Raises:
+        TypeError: the module has state that is no tensor, which only a snapshot can hold.
+    """
+    if states := list(states_of(metadata)):
+        raise TypeError(
+            f"{states[0]!r} is state of the module and no tensor: a snapshot alone holds it"
+        )
     names = metadata.get(NON_PERSISTENT)
     if not isinstance(names, list):
         return tensors

@@ -22,7 +22,7 @@ from .census import take_census
 from .copying import copy_exactly
 from .errors import MismatchError
 from .filling import plan_into
-from .matching import literal, match, select_names
+from .matching import Match, literal, match, select_names, with_new_memory
 from .owning import plan_own
 from .planning import RestorePlan, plan_arena
 from .reports import Restored, RestoreReport
@@ -143,13 +143,13 @@ def prepare(
     """
     with collector_paused():
         census = take_census(into)
-        fit = match(snapshot, census, names, strict=strict)
+        fit = with_new_memory(snapshot, match(snapshot, census, names, strict=strict), census)
         plan = plan_into(snapshot, fit.targets)
     prepared = Prepared.of(snapshot, plan, backend, fit.kept)
     _check_twins(snapshot, plan, fit.targets, backend)
     unfilled = [name for name in fit.kept if name in census.optional]
     warn_of_unfilled(snapshot.path, census.tensors, unfilled, _TO_THE_CALLER)
-    return replace(prepared, target=into, filled=fit.targets, made=fit.made)
+    return replace(prepared, target=into, fit=fit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,8 +160,7 @@ class Prepared:
         movers: the backend for each device of the plan.
         kept: names of the target that nothing fills.
         target: the module or mapping that is filled.
-        filled: its tensors that are filled.
-        made: names of those that are new memory, which the target has to be given.
+        fit: its tensors that are filled, and state that it has to be given.
     """
 
     snapshot: Snapshot
@@ -169,8 +168,7 @@ class Prepared:
     movers: Mapping[torch.device, Backend]
     kept: tuple[str, ...]
     target: nn.Module | Mapping[str, torch.Tensor] | None = None
-    filled: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    made: frozenset[str] = frozenset()
+    fit: Match = field(default_factory=Match)
 
     @classmethod
     def of(
@@ -201,9 +199,9 @@ class Prepared:
         for copy in self.plan.copies:
             copy_exactly(copy)
         # What torch computed of these, and keeps for gradients, is of other values.
-        increment_version(list(self.filled.values()))
-        if self.made and isinstance(self.target, nn.Module):
-            settle(self.target, {name: self.filled[name] for name in self.made})
+        increment_version(list(self.fit.targets.values()))
+        if isinstance(self.target, nn.Module):
+            settle(self.target, self.fit.given())
         report = RestoreReport(
             path=self.snapshot.path,
             nbytes=self.plan.nbytes,

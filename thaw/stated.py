@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from thaw_format import as_integers, is_strided
+from thaw_format import is_strided
 from torch import nn
 
 from .compiled import PlainNames
 from .errors import MismatchError
+from .structured import State, encode, is_equal
 from .unwrapping import unwrap
 
 _RULES = frozenset({"state_dict", "_save_to_state_dict", "get_extra_state"})
@@ -27,12 +28,14 @@ class Stated:
     Attributes:
         added: tensors, by name.
         made: names of those among `added` that are made anew each time.
-        others: what is no tensor: its type, by name.
+        states: what is no tensor, by name.
+        others: what cannot be said as JSON and tensors: its type, by name.
         dropped: names of parameters and persistent buffers that it does not have.
     """
 
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
     made: frozenset[str] = frozenset()
+    states: Mapping[str, State] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
     dropped: frozenset[str] = frozenset()
 
@@ -49,6 +52,7 @@ def stated(module: nn.Module, names: PlainNames, known: Mapping[str, torch.Tenso
         return Stated()
     said = _ask(module, names)
     dropped = known.keys() - said.keys()
+    states: dict[str, State] = {}
     others: dict[str, str] = {}
     added: dict[str, torch.Tensor] = {}
     for name, value in said.items():
@@ -57,17 +61,26 @@ def stated(module: nn.Module, names: PlainNames, known: Mapping[str, torch.Tenso
         parts = unwrap(name, value) if isinstance(value, torch.Tensor) else None
         if parts is not None and not parts.is_wrapper:
             added.update(parts.tensors)
-        elif parts is None or not parts.tensors.keys() <= known.keys():
-            others[name] = type(value).__name__
-        else:
+        elif parts is not None and parts.tensors.keys() <= known.keys():
             dropped -= parts.tensors.keys()
+        else:
+            _sort_in(name, value, states, others)
     del said
     again = _ask(module, names, only=added)
     made = frozenset(n for n, t in added.items() if not _is_live(n, t, again.get(n)))
-    return Stated(added, made, others, frozenset(dropped))
+    # What `get_extra_state` returns may be memory of another name, and is not filled with it.
+    added.update((n, added[n].clone()) for n in made if _is_extra(n))
+    return Stated(added, made, states, others, frozenset(dropped))
 
 
-def settle(module: nn.Module, wanted: Mapping[str, torch.Tensor]) -> None:
+def _sort_in(name: str, value: object, states: dict[str, State], others: dict[str, str]) -> None:
+    try:
+        states[name] = encode(name, value)
+    except TypeError:
+        others[name] = type(value).__name__
+
+
+def settle(module: nn.Module, wanted: Mapping[str, object]) -> None:
     """Give a module the state that its memory does not hold, by its own methods.
 
     Args:
@@ -76,6 +89,8 @@ def settle(module: nn.Module, wanted: Mapping[str, torch.Tensor]) -> None:
     Raises:
         MismatchError: the module does not take it, and its contents are undefined.
     """
+    if not wanted:
+        return
     names = PlainNames(module)
     differing = _differing(module, names, wanted)
     if not differing:
@@ -93,7 +108,7 @@ def settle(module: nn.Module, wanted: Mapping[str, torch.Tensor]) -> None:
         raise MismatchError.of(what, list(map(repr, remaining)))
 
 
-def _give(module: nn.Module, names: PlainNames, values: Mapping[str, torch.Tensor]) -> None:
+def _give(module: nn.Module, names: PlainNames, values: Mapping[str, object]) -> None:
     keys = {names.plain(key): key for key in module.state_dict()}
     extra = [name for name in values if _is_extra(name)]
     for name in extra:
@@ -146,14 +161,6 @@ def _is_live(name: str, one: torch.Tensor, other: object) -> bool:
     return same and one.stride() == other.stride() and one.data_ptr() == other.data_ptr()
 
 
-def _differing(
-    module: nn.Module, names: PlainNames, wanted: Mapping[str, torch.Tensor]
-) -> list[str]:
+def _differing(module: nn.Module, names: PlainNames, wanted: Mapping[str, object]) -> list[str]:
     said = _ask(module, names, only=wanted)
-    return [name for name, tensor in wanted.items() if not _is_equal(tensor, said.get(name))]
-
-
-def _is_equal(one: torch.Tensor, other: object) -> bool:
-    if not isinstance(other, torch.Tensor) or one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(as_integers(one), as_integers(other.detach().to(one.device)))
+    return [name for name, value in wanted.items() if not is_equal(value, said.get(name))]

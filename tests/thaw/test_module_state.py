@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import thaw
+from thaw.structured import is_equal
 
 
 class Scaled(nn.Module):
@@ -25,6 +26,20 @@ class Scaled(nn.Module):
 
     def forward(self) -> list[float]:
         return (self.w * self.scale).tolist()
+
+
+class Given(nn.Module):
+    """Is given any state."""
+
+    def __init__(self, state: object) -> None:
+        super().__init__()
+        self.w, self.state, self.times = nn.Parameter(torch.ones(2)), state, 0
+
+    def get_extra_state(self) -> object:
+        return self.state
+
+    def set_extra_state(self, state: object) -> None:
+        self.state, self.times = state, self.times + 1
 
 
 class Packed(nn.Module):
@@ -106,19 +121,101 @@ def test_live_memory_in_the_state_is_filled_where_it_is(tmp_path: Path) -> None:
     assert other.table.data_ptr() == address
 
 
-@pytest.mark.parametrize("state", [{"a": 1}, 3.0, "x", (torch.ones(1),)], ids=type)
-def test_state_that_is_no_tensor_is_refused_by_name(tmp_path: Path, state: object) -> None:
+STATES = {
+    "none in a list": [None, True],
+    "numbers": (1, -(2**70), 0.1, float("inf")),
+    "nan": float("nan"),
+    "text": "x",
+    "a dict": {"a": {"b.c": torch.arange(3)}, "d": torch.float8_e4m3fn},
+    "a size": torch.Size([2, 3]),
+    "empty": [],
+    "turned": {"t": torch.arange(6.0).view(2, 3).T},
+    "shared": [torch.ones(2)] * 2,
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_state_of_plain_types_is_given_back(tmp_path: Path, state: object) -> None:
+    one, other = Given(state), Given({"other": [torch.zeros(7)]})
+    thaw.freeze(nn.Sequential(one), tmp_path / "m.thaw")
+    restored = thaw.restore(tmp_path / "m.thaw", into=nn.Sequential(other))
+    assert is_equal(other.state, state)
+    assert type(other.state) is type(state)
+    assert restored.report.kept == ()
+    count = other.times
+    thaw.restore(tmp_path / "m.thaw", into=nn.Sequential(other))
+    assert other.times == count, "it has it already"
+    with pytest.raises(TypeError, match=r"'0\._extra_state' is state of the module and no tensor"):
+        thaw.convert(tmp_path / "m.thaw", tmp_path / "m.safetensors")
+    with pytest.raises(thaw.MismatchError, match=r"'0\._extra_state' is not in the target"):
+        thaw.restore(tmp_path / "m.thaw", into={"0.w": torch.zeros(2)})
+    thaw.restore(tmp_path / "m.thaw", into={"0.w": torch.zeros(2)}, strict=False)
+    thaw.restore(tmp_path / "m.thaw", into=nn.Sequential(Given(3)), names="*.w")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        3,
+        {},
+        {"dtype": "nn"},
+        {"tensor": "absent"},
+        {"tensor": 3},
+        {"tuple": 3},
+        {"dict": [1]},
+        {"float": "x"},
+        {"value": []},
+        {"value": 1, "float": "0x1p0"},
+        {"tensor": "w", "scale": "0x1p0", "zero_point": 0},
+        {"tensor": "w", "scales": "w", "zero_points": "w", "axis": 0},
+        {"dtype": "load"},
+    ],
+    ids=str,
+)
+def test_state_that_is_said_in_an_unknown_way_is_refused(tmp_path: Path, said: object) -> None:
+    metadata = {"thaw.states": {"_extra_state": said}}
+    thaw.freeze({"w": torch.zeros(2)}, tmp_path / "m.thaw", metadata=metadata)  # type: ignore[arg-type]
+    target = Given(1)
+    before = target.w.tolist()
+    with pytest.raises(thaw.MismatchError):
+        thaw.restore(tmp_path / "m.thaw", into=target)
+    assert (target.state, target.w.tolist()) == (1, before)
+
+
+@pytest.mark.parametrize("state", [{1, 2}, {1: 2}, object(), 3j, b"x", [nn.Linear(1, 1)]], ids=type)
+def test_state_of_other_types_is_refused_by_name(tmp_path: Path, state: object) -> None:
     module = nn.Sequential(Scaled(state))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"no tensor .*: '0\._extra_state' \("):
+    with pytest.raises(TypeError, match=r"cannot be frozen: '0\._extra_state' \("):
         thaw.freeze(module, tmp_path / "m.thaw")
     assert list(tmp_path.iterdir()) == []
     thaw.freeze({"0.w": torch.zeros(2)}, tmp_path / "w.thaw")
-    with pytest.raises(thaw.MismatchError, match=r"'0\._extra_state' is of type"):
+    with pytest.raises(thaw.MismatchError, match=r"'0\._extra_state' is not in the snapshot"):
         thaw.restore(tmp_path / "w.thaw", into=module)
     assert module[0].w.tolist() == [1.0, 1.0]
     report = thaw.restore(tmp_path / "w.thaw", into=module, strict=False).report
     assert report.kept == ("0._extra_state",)
     assert module[0].w.tolist() == [0.0, 0.0]
+
+
+def test_extra_state_that_has_another_name_too(tmp_path: Path) -> None:
+    class Doubled(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.zeros(1).fill_(value), persistent=False)
+
+        def get_extra_state(self) -> torch.Tensor:
+            return self.scale
+
+        def set_extra_state(self, state: torch.Tensor) -> None:
+            self.scale = state
+
+    one, other = Doubled(3.0), Doubled(5.0)
+    moved(one, other, tmp_path)
+    assert torch.equal(other.scale, one.scale)
+    thaw.convert(tmp_path / "m.thaw", tmp_path / "m.safetensors")
+    other = Doubled(5.0)
+    thaw.restore(tmp_path / "m.safetensors", into=other)
+    assert torch.equal(other.scale, one.scale)
 
 
 def test_no_state_is_no_state(tmp_path: Path) -> None:
@@ -183,8 +280,8 @@ def test_state_dict_that_fails_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 def test_a_state_dict_of_an_instance_is_asked(tmp_path: Path) -> None:
     module = nn.Linear(2, 2)
-    module.state_dict = lambda: {"weight": module.weight, "more": {"a": 1}}  # type: ignore[method-assign]
-    with pytest.raises(TypeError, match=r"no tensor .*: 'more' \(dict\)"):
+    module.state_dict = lambda: {"weight": module.weight, "more": {1, 2}}  # type: ignore[method-assign]
+    with pytest.raises(TypeError, match=r"cannot be frozen: 'more' \(set\)"):
         thaw.freeze(module, tmp_path / "m.thaw")
 
 

@@ -143,14 +143,36 @@ def test_subclasses_of_torchao_that_compute_otherwise(torchao: ModuleType, tmp_p
         thaw.restore(tmp_path / "m.thaw", into=one)
 
 
-def test_packed_parameters_of_torch_are_refused_by_name(tmp_path: Path) -> None:
-    quantize = torch.ao.quantization.quantize_dynamic
-    one = quantize(nn.Sequential(layer(0)), {nn.Linear}, dtype=torch.qint8)
-    with pytest.raises(TypeError, match=r"'0\._packed_params\._packed_params' \(tuple\)"):
-        thaw.freeze(one, tmp_path / "m.thaw")
-    thaw.freeze({"0.scale": torch.ones(1)}, tmp_path / "m.thaw")
-    with pytest.raises(thaw.MismatchError, match=r"'0\._packed_params\._packed_params' is of type"):
-        thaw.restore(tmp_path / "m.thaw", into=one)
+@pytest.mark.parametrize("scheme", ["per_tensor", "per_channel"])
+def test_packed_parameters_of_torch(tmp_path: Path, scheme: str) -> None:
+    from torch.ao import quantization
+
+    def make(seed: int) -> nn.Module:
+        chosen = {
+            "per_tensor": quantization.default_dynamic_qconfig,
+            "per_channel": quantization.per_channel_dynamic_qconfig,
+        }[scheme]
+        plain = nn.Sequential(layer(seed))
+        return quantization.quantize_dynamic(plain, {nn.Linear: chosen}, dtype=torch.qint8)
+
+    assert_moves(make, tmp_path)
+    with pytest.raises(TypeError, match=r"'0\._packed_params\.dtype' is state of the module"):
+        thaw.convert(tmp_path / "m.thaw", tmp_path / "m.safetensors")
+    with pytest.raises(
+        thaw.MismatchError, match=r"'0\._packed_params\.dtype' is not in the target"
+    ):
+        thaw.restore(tmp_path / "m.thaw", into=nn.Sequential(layer(0)))
+
+
+def test_packed_parameters_of_torch_that_are_no_tensors(tmp_path: Path) -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    module = nn.ModuleDict({"lstm": nn.LSTM(8, 16)})
+    module = quantize_dynamic(module, {nn.LSTM}, dtype=torch.qint8)
+    wanted = r"cannot be frozen: 'lstm\._all_weight_values\.0\.param' \(ScriptObject\)"
+    with pytest.raises(TypeError, match=wanted):
+        thaw.freeze(module, tmp_path / "m.thaw")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fake_quantization_of_torch(tmp_path: Path) -> None:

@@ -170,3 +170,12 @@ def test_a_table_that_running_converts_is_loaded_as_it_was_frozen(tmp_path: Path
         convert_caches(other, snapshot)
         with pytest.raises(thaw.MismatchError, match="bfloat16 in the snapshot, float32"):
             prepare_state(other, snapshot)
+
+
+def test_state_that_only_the_model_s_own_methods_can_set_is_refused() -> None:
+    class Own(nn.Module):
+        def get_extra_state(self) -> torch.Tensor:
+            return torch.ones(1)
+
+    with pytest.raises(TypeError, match=r"'1\._extra_state' is state that only the model's own"):
+        take_state(nn.Sequential(nn.Linear(1, 1), Own()))

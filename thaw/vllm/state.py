@@ -71,9 +71,13 @@ def take_state(model: nn.Module) -> ModelState:
     """List all that a model on this rank computes with, its KV cache aside.
 
     Raises:
-        TypeError: a tensor has no memory yet, or two would have the same name.
+        TypeError: a tensor has no memory yet, two would have the same name, or the model has state
+            that only its own methods know.
     """
-    walk = _Walk(ModelState(dict(take_census(model).tensors)))
+    census = take_census(model)
+    if hidden := sorted(census.made.union(census.others)):
+        raise TypeError(f"{hidden[0]!r} is state that only the model's own methods can set")
+    walk = _Walk(ModelState(dict(census.tensors)))
     # What another attribute refers to as well has a name already.
     walk.seen.update(map(id, model.modules()))
     for name, module in model.named_modules():
