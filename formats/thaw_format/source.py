@@ -65,11 +65,28 @@ class FileSource:
         self.nbytes = status.st_size
 
     def fileno(self) -> int:
+        """Return the descriptor.
+
+        Raises:
+            ValueError: the source is closed; its number may be that of another file by now.
+        """
+        if self._fd < 0:
+            raise ValueError(f"{self.path} was closed; open it again to read from it")
         return self._fd
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Read bytes; fewer only at the end of the file."""
-        return os.pread(self._fd, min(nbytes, max(0, self.nbytes - offset)), offset)
+        left = min(nbytes, max(0, self.nbytes - offset))
+        data = os.pread(self.fileno(), left, offset)
+        if len(data) == left or not data:
+            return data
+        # Network file systems and FUSE may return less than there is.
+        pieces = [data]
+        while data and (left := left - len(data)):
+            offset += len(data)
+            data = os.pread(self.fileno(), left, offset)
+            pieces.append(data)
+        return b"".join(pieces)
 
     def read_into(self, offset: int, buffers: Sequence[HostBuffer]) -> None:
         for start in range(0, len(buffers), _MAX_BUFFERS):
@@ -77,7 +94,7 @@ class FileSource:
 
     def _read_run(self, offset: int, pending: list[HostBuffer]) -> int:
         while pending:
-            done = os.preadv(self._fd, pending, offset)
+            done = os.preadv(self.fileno(), pending, offset)
             if not done and any(len(buffer) for buffer in pending):
                 raise format_error(
                     "truncated-file",
@@ -90,9 +107,10 @@ class FileSource:
         return offset
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Close the file; again does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __del__(self) -> None:
         self.close()
