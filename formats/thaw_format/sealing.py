@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .replacing import naming_renames, place_of, take_access
 from .source import FileTarget
 
 _SUFFIX = ".partial"
@@ -19,13 +20,15 @@ _SUFFIX = ".partial"
 def sealed(path: str | os.PathLike[str]) -> Iterator[FileTarget]:
     """Open a new file in the folder of `path`; give it that name if the block ends well.
 
-    An existing file of the name stays whole until then. Files that killed writers to the same
-    name left behind are removed.
+    An existing file of the name stays whole until then, and the new one takes over its mode; a
+    symbolic link of the name is replaced, and what it leads to is left alone. Files that killed
+    writers to the same name left behind are removed.
 
     Raises:
-        OSError: the folder is missing, not writable or full; nothing is left behind.
+        OSError: the folder is missing, not writable or full, or its file system does not rename;
+            nothing is left behind.
     """
-    final = Path(os.path.realpath(path))
+    final = place_of(path)
     if final.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if final.exists() and not final.is_file():
@@ -35,15 +38,17 @@ def sealed(path: str | os.PathLike[str]) -> Iterator[FileTarget]:
     partial, fd = _create(final)
     try:
         yield FileTarget(final, fd)
+        take_access(fd, final)
         os.fsync(fd)
-        os.rename(partial, final)
+        with naming_renames(final):
+            os.rename(partial, final)
     except BaseException:
         with suppress(OSError):
             os.unlink(partial)
         raise
     finally:
         os.close(fd)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -72,7 +77,8 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
 def _create(final: Path) -> tuple[Path, int]:
     while True:
         partial = final.with_name(f"{_prefix(final)}{secrets.token_hex(4)}{_SUFFIX}")
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(partial, flags, 0o600 if final.exists() else 0o666)
         # Another writer may have taken the new file for an abandoned one before it was locked: wait
         # until it has removed it. A file system without locks has no such writers.
         with suppress(OSError):
@@ -107,7 +113,8 @@ def _unlink_if_unlocked(path: Path) -> None:
         os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the device."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

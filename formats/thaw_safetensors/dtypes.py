@@ -28,6 +28,13 @@ DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "C64": torch.complex64,
 }
+NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+_ORDER = (
+    "BOOL F4 U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ I16 U16 F16 BF16 I32 U32 F32 "
+    "C64 F64 I64 U64"
+)
+ALIGNED: dict[torch.dtype, int] = {DTYPES[name]: at for at, name in enumerate(_ORDER.split())}
+"""The rank of each by which the safetensors library sorts tensors, the widest last."""
 STORABLE: frozenset[torch.dtype] = frozenset(DTYPES.values())
 
 _MAX_NBYTES = 2**63 - 1

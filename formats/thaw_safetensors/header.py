@@ -17,7 +17,7 @@ from .json_object import parse_object
 MAX_HEADER_NBYTES = 100_000_000
 METADATA_MEMBER = "__metadata__"
 _GIT_LFS = b"version https://git-lfs"
-_LENGTH = struct.Struct("<Q")
+LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,16 @@ def read_header(source: FileSource) -> Header:
         FormatError: the file is truncated, or its header is malformed or contradicts its size.
     """
     nbytes = _header_nbytes(source)
-    raw = source.read(_LENGTH.size, nbytes)
+    raw = source.read(LENGTH.size, nbytes)
     if len(raw) != nbytes:
         raise checkpoint_error("safetensors-truncated", "the file ended while it was read")
     if raw[:1] != b"{":
         raise checkpoint_error(
-            "safetensors-json", "the header does not begin with '{'", offset=_LENGTH.size
+            "safetensors-json", "the header does not begin with '{'", offset=LENGTH.size
         )
     members = parse_object(raw)
     metadata = _parse_metadata(members.pop(METADATA_MEMBER, None))
-    start = _LENGTH.size + nbytes
+    start = LENGTH.size + nbytes
     entries = [_parse_entry(name, raw, start) for name, raw in members.items()]
     entries.sort(key=lambda entry: (entry.start, entry.end))
     _check_coverage(entries, start, source.nbytes)
@@ -63,8 +63,8 @@ def read_header(source: FileSource) -> Header:
 
 
 def _header_nbytes(source: FileSource) -> int:
-    raw = source.read(0, _LENGTH.size)
-    if len(raw) < _LENGTH.size:
+    raw = source.read(0, LENGTH.size)
+    if len(raw) < LENGTH.size:
         raise checkpoint_error(
             "safetensors-truncated",
             f"the file has {source.nbytes} bytes, too few for a safetensors header",
@@ -75,14 +75,14 @@ def _header_nbytes(source: FileSource) -> int:
             "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'",
             offset=0,
         )
-    nbytes: int = _LENGTH.unpack(raw)[0]
+    nbytes: int = LENGTH.unpack(raw)[0]
     if nbytes > MAX_HEADER_NBYTES:
         raise checkpoint_error(
             "safetensors-header-length",
             f"the header's length is {nbytes}; at most {MAX_HEADER_NBYTES} bytes are allowed",
             offset=0,
         )
-    if nbytes > source.nbytes - _LENGTH.size:
+    if nbytes > source.nbytes - LENGTH.size:
         raise checkpoint_error(
             "safetensors-truncated",
             f"the header has {nbytes} bytes, the file {source.nbytes}",

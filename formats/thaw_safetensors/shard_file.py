@@ -1,53 +1,99 @@
-"""One `.safetensors` file, written by the safetensors library."""
+"""One `.safetensors` file: its header, and where each tensor's bytes go."""
 
 from __future__ import annotations
 
-import errno
+import json
 import os
-import stat
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, TensorSpec, serialize_file
-from thaw_format import FileTarget
+from thaw_format import FileTarget, TensorSpec
+from thaw_format.checksum import host_buffer
 
-from .dense import dense_words
+from .dense import check_storable, dense_pieces, spec_of
+from .dtypes import ALIGNED, NAMES
+from .header import LENGTH, MAX_HEADER_NBYTES, METADATA_MEMBER
+
+_ALIGNMENT = 8
 
 
 def write_shard_file(
     target: FileTarget, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
 ) -> None:
-    """Write tensors to a file that is being made, under the name that it will get.
+    """Write tensors to a file that is being made, header and values.
 
     Raises:
-        OSError: the library cannot write the file.
+        TypeError: a tensor has an element type that the format lacks, or no plain memory.
+        ValueError: the header is longer than readers allow.
+        OSError: the file cannot be written.
     """
-    words = {name: dense_words(tensor) for name, tensor in tensors.items()}
-    # Not even an empty slice may begin at address zero.
-    nothing = torch.empty(1, dtype=torch.uint8, device="cpu")
-    specs = {
-        name: TensorSpec(
-            dtype=str(tensor.dtype).removeprefix("torch."),
-            shape=list(tensor.shape),
-            data_ptr=words[name].data_ptr() or nothing.data_ptr(),
-            data_len=words[name].nbytes,
+    specs = {name: spec_of(name, tensor) for name, tensor in tensors.items()}
+    check_storable(specs)
+    for name, start in write_header(target, specs, metadata).items():
+        write_values(target, start, tensors[name])
+
+
+def write_header(
+    target: FileTarget, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str] | None
+) -> dict[str, int]:
+    """Write the header of a file that holds these tensors.
+
+    Tensors lie as the safetensors library lays them: those of wide elements first, then by name.
+
+    Returns:
+        For each name the offset in the file of its bytes.
+
+    Raises:
+        TypeError: metadata is not text.
+        ValueError: the header is longer than readers allow.
+        OSError: the file cannot be written.
+    """
+    _check_texts(metadata or {})
+    members: dict[str, Any] = {} if metadata is None else {METADATA_MEMBER: dict(metadata)}
+    starts: dict[str, int] = {}
+    end = 0
+    for name in sorted(specs, key=lambda name: (-ALIGNED[specs[name].dtype], name)):
+        starts[name] = end
+        end += specs[name].nbytes
+        members[name] = _member(specs[name], starts[name], end)
+    header = _serialize(members)
+    os.ftruncate(target.fileno(), len(header) + end)
+    _write(target, 0, torch.frombuffer(header, dtype=torch.uint8))
+    return {name: len(header) + start for name, start in starts.items()}
+
+
+def write_values(target: FileTarget, offset: int, tensor: torch.Tensor) -> None:
+    """Write the elements of a tensor, in index order, from an offset of a file."""
+    for piece in dense_pieces(tensor):
+        _write(target, offset, piece)
+        offset += piece.numel()
+
+
+def _check_texts(metadata: Mapping[str, str]) -> None:
+    for key, text in metadata.items():
+        if not (isinstance(key, str) and isinstance(text, str)):
+            raise TypeError(f"metadata {key!r} is {text!r}; the format maps text to text")
+
+
+def _write(target: FileTarget, offset: int, memory: torch.Tensor) -> None:
+    target.write_from(offset, [host_buffer(memory)])
+
+
+def _member(spec: TensorSpec, start: int, end: int) -> dict[str, Any]:
+    shape = list(spec.shape)
+    if spec.dtype is torch.float4_e2m1fn_x2:
+        # The format counts packed elements one by one, torch in pairs.
+        shape[-1] *= 2
+    return {"dtype": NAMES[spec.dtype], "shape": shape, "data_offsets": [start, end]}
+
+
+def _serialize(members: Mapping[str, Any]) -> bytearray:
+    text = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    if len(text) > MAX_HEADER_NBYTES:
+        raise ValueError(
+            f"the header would have {len(text)} bytes, readers take {MAX_HEADER_NBYTES}: write to "
+            "a folder of several files"
         )
-        for name, tensor in tensors.items()
-    }
-    # The library replaces a file by name: here the partial one, which gets the final name.
-    partial = os.readlink(f"/proc/self/fd/{target.fileno()}")
-    try:
-        serialize_file(specs, partial, metadata=None if metadata is None else dict(metadata))
-    except SafetensorError as error:
-        raise OSError(errno.EIO, str(error), os.fspath(target.path)) from error
-    _settle(partial, target)
-
-
-def _settle(partial: str, target: FileTarget) -> None:
-    """Give the file that the library made the mode of a new file, and bring it to the device."""
-    fd = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fchmod(fd, stat.S_IMODE(os.fstat(target.fileno()).st_mode))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    return bytearray(LENGTH.pack(len(text)) + text)

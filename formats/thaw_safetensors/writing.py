@@ -10,12 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from thaw_format import JSON, FileTarget, sealed
+from thaw_format import JSON, FileTarget, TensorSpec, sealed
 
-from .dense import check_storable, dense_nbytes
+from .dense import check_storable, spec_of
 from .folder import list_files, list_indexes
-from .header import METADATA_MEMBER
-from .shard_file import write_shard_file
+from .shard_file import write_header, write_values
 from .structure import INDEX_NAME, SINGLE_NAME, SUFFIX, Structure, is_file_name, recall
 
 
@@ -48,12 +47,13 @@ def write_checkpoint(
         OSError: a file cannot be written.
     """
     path = Path(path)
-    _check_tensors(tensors)
-    names = _assign(path, tensors, files, max_shard_nbytes)
+    specs = _specs(tensors)
+    names = _assign(path, specs, files, max_shard_nbytes)
     texts = dict(metadata or {})
     if unknown := sorted(set(texts) - set(names)):
         raise ValueError(f"metadata for {unknown[0]!r}, which is not among the files to write")
-    return _write(path, Structure(names, texts, INDEX_NAME if len(names) > 1 else None), tensors)
+    structure = Structure(names, texts, INDEX_NAME if len(names) > 1 else None)
+    return _write(path, structure, specs, tensors.items())
 
 
 def write_checkpoint_like(
@@ -80,7 +80,7 @@ def write_checkpoint_like(
         OSError: a file cannot be written.
     """
     path = Path(path)
-    _check_tensors(tensors)
+    specs = _specs(tensors)
     structure = recall(metadata, tensors)
     if structure is None:
         structure = Structure({_single_name(path): list(tensors)}, {})
@@ -89,7 +89,7 @@ def write_checkpoint_like(
         structure = Structure(
             {path.name: list(tensors)}, {} if texts is None else {path.name: texts}
         )
-    return _write(path, structure, tensors)
+    return _write(path, structure, specs, tensors.items())
 
 
 def _is_single(path: Path) -> bool:
@@ -100,13 +100,13 @@ def _single_name(path: Path) -> str:
     return path.name if _is_single(path) else SINGLE_NAME
 
 
-def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
+def _specs(tensors: Mapping[str, torch.Tensor]) -> dict[str, TensorSpec]:
+    specs = {}
     for name, tensor in tensors.items():
         if not isinstance(name, str):
             raise TypeError(f"a tensor's name is {name!r}, not text")
-        if name == METADATA_MEMBER:
-            raise ValueError(f"a tensor cannot be named {name!r}: the format reserves it")
-        check_storable(name, tensor)
+        specs[name] = spec_of(name, tensor)
+    return specs
 
 
 def _agreed(texts: Iterable[Mapping[str, str]]) -> dict[str, str] | None:
@@ -122,7 +122,7 @@ def _agreed(texts: Iterable[Mapping[str, str]]) -> dict[str, str] | None:
 
 def _assign(
     path: Path,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, TensorSpec],
     files: Mapping[str, str] | None,
     max_shard_nbytes: int | None,
 ) -> dict[str, list[str]]:
@@ -138,7 +138,7 @@ def _assign(
 
 
 def _assigned(
-    path: Path, tensors: Mapping[str, torch.Tensor], files: Mapping[str, str]
+    path: Path, tensors: Mapping[str, TensorSpec], files: Mapping[str, str]
 ) -> dict[str, list[str]]:
     if differing := sorted(set(files) ^ set(tensors)):
         raise ValueError(f"{differing[0]!r} is not in both tensors and files")
@@ -152,13 +152,13 @@ def _assigned(
     return names or {_single_name(path): []}
 
 
-def _split(tensors: Mapping[str, torch.Tensor], max_shard_nbytes: int) -> dict[str, list[str]]:
+def _split(tensors: Mapping[str, TensorSpec], max_shard_nbytes: int) -> dict[str, list[str]]:
     if max_shard_nbytes < 1:
         raise ValueError(f"max_shard_nbytes is {max_shard_nbytes}, not positive")
     shards: list[list[str]] = [[]]
     held = 0
     for name, tensor in tensors.items():
-        nbytes = dense_nbytes(tensor)
+        nbytes = tensor.nbytes
         if shards[-1] and held + nbytes > max_shard_nbytes:
             shards.append([])
             held = 0
@@ -172,7 +172,13 @@ def _split(tensors: Mapping[str, torch.Tensor], max_shard_nbytes: int) -> dict[s
     }
 
 
-def _write(path: Path, structure: Structure, tensors: Mapping[str, torch.Tensor]) -> list[Path]:
+def _write(
+    path: Path,
+    structure: Structure,
+    specs: Mapping[str, TensorSpec],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+) -> list[Path]:
+    check_storable(specs)
     folder = path.parent
     if not _is_single(path):
         folder = path
@@ -183,11 +189,15 @@ def _write(path: Path, structure: Structure, tensors: Mapping[str, torch.Tensor]
         # Files get their names as the stack unwinds: entered first, the index comes last.
         if structure.index is not None:
             written.append(folder / structure.index)
-            _write_index(stack.enter_context(sealed(written[-1])), structure, tensors)
+            _write_index(stack.enter_context(sealed(written[-1])), structure, specs)
+        places: dict[str, tuple[FileTarget, int]] = {}
         for file, names in structure.files.items():
             target = stack.enter_context(sealed(folder / file))
-            chosen = {name: tensors[name] for name in names}
-            write_shard_file(target, chosen, structure.metadata.get(file))
+            chosen = {name: specs[name] for name in names}
+            starts = write_header(target, chosen, structure.metadata.get(file))
+            places |= {name: (target, start) for name, start in starts.items()}
+        for name, tensor in tensors:
+            write_values(*places[name], tensor)
     return written
 
 
@@ -204,12 +214,10 @@ def _refuse_mixing(folder: Path, structure: Structure) -> None:
         )
 
 
-def _write_index(
-    target: FileTarget, structure: Structure, tensors: Mapping[str, torch.Tensor]
-) -> None:
+def _write_index(target: FileTarget, structure: Structure, specs: Mapping[str, TensorSpec]) -> None:
     weight_map = {name: file for file, names in structure.files.items() for name in names}
     index = {
-        "metadata": {"total_size": sum(map(dense_nbytes, tensors.values()))},
+        "metadata": {"total_size": sum(spec.nbytes for spec in specs.values())},
         "weight_map": dict(sorted(weight_map.items())),
     }
     with os.fdopen(os.dup(target.fileno()), "w", encoding="utf-8") as file:

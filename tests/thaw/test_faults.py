@@ -197,14 +197,6 @@ def test_a_replaced_file_does_not_change_an_open_snapshot(old: Path) -> None:
     assert value_in(old) == 2
 
 
-def test_a_link_stays_a_link(old: Path) -> None:
-    link = old.with_name("link.thaw")
-    link.symlink_to(old.name)
-    thaw.freeze(tensors(4), link)
-    assert link.is_symlink()
-    assert value_in(old) == 4
-
-
 @pytest.mark.parametrize(
     ("path", "error"),
     [

@@ -1,8 +1,13 @@
 """What is written is what the safetensors library reads, byte for byte."""
 
+import ctypes
+import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from thaw_format import FileTarget, sealed
 from thaw_safetensors import (
     DTYPES,
     INDEX_NAME,
@@ -21,6 +27,7 @@ from thaw_safetensors import (
     write_checkpoint,
     write_checkpoint_like,
 )
+from thaw_safetensors.shard_file import write_shard_file
 
 NAMES = ("a.safetensors", "b.safetensors")
 
@@ -103,19 +110,113 @@ def test_conjugates_are_written_as_their_values(tmp_path: Path) -> None:
 
 
 def test_contiguous_tensors_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import thaw_safetensors.shard_file as shard_file
-
     tensor = torch.randn(4, 4)
     addresses = []
+    write_from = FileTarget.write_from
 
-    def kept(**options: Any) -> Any:
-        addresses.append(options["data_ptr"])
-        return spec(**options)
+    def kept(self: FileTarget, offset: int, buffers: Any) -> None:
+        addresses.extend(map(ctypes.addressof, buffers))
+        write_from(self, offset, buffers)
 
-    spec = shard_file.TensorSpec
-    monkeypatch.setattr(shard_file, "TensorSpec", kept)
+    monkeypatch.setattr(FileTarget, "write_from", kept)
     write_checkpoint(tmp_path / "x.safetensors", {"a": tensor, "b": tensor[2:]})
-    assert addresses == [tensor.data_ptr(), tensor[2:].data_ptr()]
+    assert addresses[1:] == [tensor.data_ptr(), tensor[2:].data_ptr()]
+
+
+@pytest.mark.parametrize("piece_nbytes", [8, 24, 100, 1 << 20])
+def test_values_are_cut_into_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece_nbytes: int
+) -> None:
+    monkeypatch.setattr("thaw_safetensors.dense.PIECE_NBYTES", piece_nbytes)
+    base = torch.arange(240, dtype=torch.int16).view(4, 5, 12)
+    tensors = {
+        "whole": base,
+        "back to front": base.permute(2, 1, 0),
+        "rows": base[::2],
+        "columns": base[:, :, 1::3],
+        "expanded": base[:1, :1, :1].expand(3, 50, 2),
+        "empty": base[:, :0],
+        "scalar": base[1, 2, 3],
+        "conjugate": torch.randn(6, 10, dtype=torch.complex64).t().conj(),
+    }
+    write_checkpoint(tmp_path / "x.safetensors", tensors)
+    check_file(
+        tmp_path / "x.safetensors",
+        {name: tensor.resolve_conj().contiguous() for name, tensor in tensors.items()},
+    )
+
+
+def test_the_order_is_that_of_the_library(tmp_path: Path) -> None:
+    """Names sort by code points, after the widths of the elements."""
+    names = ("b", "a", "ä", "\U0001f600", "\uffff", "a.10", "a.9", "Z", "", '\x7f\x1f"\\/')
+    tensors = {
+        f"{name}{number}": torch.ones(number + 1, dtype=dtype)
+        for name in names
+        for number, dtype in enumerate((torch.int8, torch.float64, torch.bfloat16, torch.bool))
+    }
+    write_checkpoint(tmp_path / "x.safetensors", tensors, metadata={"x.safetensors": {"a": "ä"}})
+    save_file(tensors, tmp_path / "y.safetensors", metadata={"a": "ä"})
+    found = (tmp_path / "x.safetensors").read_bytes()
+    assert found == (tmp_path / "y.safetensors").read_bytes()
+
+
+def test_one_file_keeps_the_inode_that_is_locked(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with sealed(path) as one:
+        before = os.fstat(one.fileno())
+        write_shard_file(one, {"a": torch.arange(4)}, None)
+        after = os.fstat(one.fileno())
+        assert (after.st_ino, after.st_nlink) == (before.st_ino, 1)
+        with sealed(path) as two:
+            write_shard_file(two, {"a": torch.arange(5)}, {"by": "two"})
+        check_file(path, {"a": torch.arange(5)})
+    check_file(path, {"a": torch.arange(4)})
+    assert files_in(tmp_path) == {path.name}
+
+
+def test_many_writers_of_one_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with ThreadPoolExecutor(8) as pool:
+        values = list(range(24))
+        list(pool.map(lambda v: write_checkpoint(path, {"a": torch.full((999,), v)}), values))
+    assert len(set(load_file(path)["a"].tolist())) == 1
+    assert files_in(tmp_path) == {path.name}
+
+
+WITHOUT_THE_LIBRARY = """
+import sys
+sys.modules["safetensors"] = None
+import torch, thaw
+thaw.freeze({"w": torch.arange(6).view(2, 3).t()}, "m.thaw")
+thaw.convert("m.thaw", "m.safetensors")
+print(thaw.restore("m.safetensors")["w"].tolist())
+"""
+
+
+def test_the_library_is_not_needed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_THE_LIBRARY]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[[0, 3], [1, 4], [2, 5]]\n", "")
+    assert load_file(tmp_path / "m.safetensors")["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_metadata_that_is_no_text(tmp_path: Path) -> None:
+    for bad in ({"k": 1}, {1: "k"}, {"k": None}):
+        with pytest.raises(TypeError, match="maps text to text"):
+            write_checkpoint(
+                tmp_path / "x.safetensors",
+                {"a": torch.ones(1)},
+                metadata={"x.safetensors": bad},  # type: ignore[dict-item]
+            )
+    assert not files_in(tmp_path)
+
+
+def test_a_header_that_no_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thaw_safetensors.shard_file.MAX_HEADER_NBYTES", 100)
+    tensors = {f"tensor.{number}": torch.ones(1) for number in range(5)}
+    with pytest.raises(ValueError, match="folder of several files"):
+        write_checkpoint(tmp_path / "x.safetensors", tensors)
+    assert not files_in(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -248,20 +349,18 @@ def test_a_folder_with_another_checkpoint_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import thaw_safetensors.shard_file as shard_file
-
     calls = []
-    serialize_file = shard_file.serialize_file
+    write_from = FileTarget.write_from
 
-    def failing(*args: Any, **options: Any) -> None:
-        calls.append(args)
-        if len(calls) == 2:
-            raise shard_file.SafetensorError("no space left")
-        serialize_file(*args, **options)
+    def failing(self: FileTarget, offset: int, buffers: Any) -> None:
+        calls.append(offset)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_from(self, offset, buffers)
 
-    monkeypatch.setattr(shard_file, "serialize_file", failing)
+    monkeypatch.setattr(FileTarget, "write_from", failing)
     tensors = {"a": torch.ones(1), "b": torch.ones(2)}
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError, match="No space left"):
         write_checkpoint(tmp_path, tensors, max_shard_nbytes=4)
     assert not files_in(tmp_path)
 
