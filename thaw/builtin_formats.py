@@ -62,7 +62,7 @@ class SafetensorsFormat(Format):
     """`.safetensors` files and sharded checkpoints."""
 
     name = "safetensors"
-    description = "a .safetensors file, or a folder of them with or without an index"
+    description = "a .safetensors file, a folder of them, or the index of one"
     suffixes = (".safetensors",)
 
     def recognizes(self, path: Path, head: bytes) -> bool:

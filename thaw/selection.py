@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from thaw_format import FileSource, FormatError, Snapshot, describe
+from thaw_safetensors import describe_pickles
 
 from .backend import Backend, Support
 from .errors import BackendError, MismatchError, UnavailableBackendError, UnknownBackendError
@@ -36,7 +37,9 @@ def find_format(path: str | os.PathLike[str]) -> Format:
             return each
     known = ", ".join(registry().formats)
     if path.is_dir():
+        pickles = describe_pickles(path)
         what = "a folder that holds no snapshot and no checkpoint"
+        what += f": {pickles}" if pickles else ""
     else:
         what = f"unknown format: {describe(head) if head else 'the file is empty'}"
     raise FormatError(f"{what} (known formats: {known})", code="unknown-format", path=path)

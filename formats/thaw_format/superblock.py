@@ -124,10 +124,13 @@ def _check_magic(data: bytes) -> None:
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GGUF", "it is a GGUF file"),
-    (0, b"PK\x03\x04", "it is a zip archive (torch.save writes those)"),
+    (0, b"PK\x03\x04", "it is a zip archive (torch.save writes those; thaw reads no pickles)"),
     (0, b"\x89HDF\r\n\x1a\n", "it is an HDF5 file"),
     (0, b"\x93NUMPY", "it is a NumPy file"),
-    (0, b"\x80\x02", "it is a pickle (old torch.save)"),
+    (0, b"\x80\x02", "it is a pickle (old torch.save; thaw reads none)"),
+    (0, b"<!DOCTYPE", "it is an HTML page: download the file again"),
+    (0, b"<html", "it is an HTML page: download the file again"),
+    (0, b"{", "it looks like JSON text"),
     (0, b"\x1f\x8b", "it is gzip-compressed"),
     (0, b"\x28\xb5\x2f\xfd", "it is zstd-compressed"),
     (0, b"version https://git-lfs", "it is a Git LFS pointer: fetch the real file"),

@@ -2,6 +2,7 @@
 
 from .dtypes import DTYPES
 from .errors import CODES
+from .folder import describe_pickles
 from .reading import open_checkpoint, recognizes
 from .structure import INDEX_NAME, METADATA_KEY, SINGLE_NAME
 from .writing import write_checkpoint, write_checkpoint_like
@@ -12,6 +13,7 @@ __all__ = [
     "INDEX_NAME",
     "METADATA_KEY",
     "SINGLE_NAME",
+    "describe_pickles",
     "open_checkpoint",
     "recognizes",
     "write_checkpoint",

@@ -21,6 +21,7 @@ CODES: dict[str, type[FormatError]] = {
     "safetensors-shape": ManifestError,
     "safetensors-duplicate-name": ManifestError,
     "safetensors-several-indexes": ManifestError,
+    "safetensors-ambiguous": ManifestError,
     "safetensors-index": ManifestError,
     "safetensors-file-name": ManifestError,
 }

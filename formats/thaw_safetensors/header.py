@@ -16,7 +16,16 @@ from .json_object import parse_object
 
 MAX_HEADER_NBYTES = 100_000_000
 METADATA_MEMBER = "__metadata__"
-_GIT_LFS = b"version https://git-lfs"
+_HEAD_NBYTES = 4096
+_PICKLES = "thaw reads no pickles; save it again with safetensors.torch.save_file"
+_STRANGERS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with 'git lfs pull'"),
+    (b"<", "an HTML or XML page; download the file again, with a login if it needs one"),
+    (b"{", "JSON text; an index is known by a name that ends in .safetensors.index.json"),
+    (b"PK\x03\x04", f"a zip archive, as torch.save writes them; {_PICKLES}"),
+    (b"\x80\x02", f"a pickle; {_PICKLES}"),
+    (b"GGUF", "a GGUF file"),
+)
 LENGTH = struct.Struct("<Q")
 
 
@@ -69,13 +78,9 @@ def _header_nbytes(source: FileSource) -> int:
             "safetensors-truncated",
             f"the file has {source.nbytes} bytes, too few for a safetensors header",
         )
-    if source.read(0, len(_GIT_LFS)) == _GIT_LFS:
-        raise checkpoint_error(
-            "safetensors-header-length",
-            "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'",
-            offset=0,
-        )
     nbytes: int = LENGTH.unpack(raw)[0]
+    if nbytes > MAX_HEADER_NBYTES:
+        _refuse_stranger(source)
     if nbytes > MAX_HEADER_NBYTES:
         raise checkpoint_error(
             "safetensors-header-length",
@@ -89,6 +94,16 @@ def _header_nbytes(source: FileSource) -> int:
             offset=source.nbytes,
         )
     return nbytes
+
+
+def _refuse_stranger(source: FileSource) -> None:
+    """Say what a file is that begins with no length of a header."""
+    head = source.read(0, _HEAD_NBYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for beginning, what in _STRANGERS:
+        if head.startswith(beginning):
+            raise checkpoint_error(
+                "safetensors-header-length", f"is no .safetensors file but {what}", offset=0
+            )
 
 
 def _parse_metadata(raw: Any) -> dict[str, str] | None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from thaw_format import JSON
 
+from .json_object import parse_object
+
 INDEX_NAME = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -23,11 +25,14 @@ class Structure:
         files: for each file the names of its tensors.
         metadata: the `__metadata__` of the files that have one.
         index: the name of the index file, None without one.
+        index_metadata: what the index says of the whole, but for the size, as JSON text: it may
+            have fractions.
     """
 
     files: Mapping[str, Sequence[str]]
     metadata: Mapping[str, Mapping[str, str]]
     index: str | None = None
+    index_metadata: str = "{}"
 
 
 def is_file_name(name: object, suffix: str = SUFFIX) -> bool:
@@ -48,6 +53,8 @@ def remember(structure: Structure) -> dict[str, JSON]:
     }
     if structure.index is not None:
         value["index"] = structure.index
+    if structure.index_metadata != "{}":
+        value["index_metadata"] = structure.index_metadata
     if structure.index is not None or len(structure.files) > 1:
         value["weight_map"] = {
             name: file for file, names in structure.files.items() for name in names
@@ -71,7 +78,19 @@ def recall(metadata: Mapping[str, JSON], names: Collection[str]) -> Structure | 
     if index is not None and not is_file_name(index, INDEX_SUFFIX):
         return None
     kept = {file: text for file, text in texts.items() if file in files}
-    return Structure(files, kept, index)
+    return Structure(files, kept, index, _recall_index_metadata(raw, names))
+
+
+def _recall_index_metadata(raw: dict[str, Any], names: Collection[str]) -> str:
+    """Find what the index said of the whole; of a part of it that may be wrong."""
+    text = raw.get("index_metadata")
+    if not isinstance(text, str) or len(names) < len(raw.get("weight_map", names)):
+        return "{}"
+    try:
+        parse_object(text.encode())
+    except ValueError:
+        return "{}"
+    return text
 
 
 def _recall_files(raw: dict[str, Any], names: Collection[str]) -> dict[str, list[str]] | None:

@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from thaw_format import JSON, FileTarget, TensorSpec, sealed
 
 from .dense import check_storable, spec_of
-from .folder import list_files, list_indexes
+from .folder import can_stand_alone, list_files, list_indexes
 from .shard_file import write_header, write_values
 from .structure import INDEX_NAME, SINGLE_NAME, SUFFIX, Structure, is_file_name, recall
 
@@ -65,7 +66,7 @@ def write_checkpoint_like(
 
     A path that ends in `.safetensors` gets one file, with the entries of `__metadata__` that no
     two files contradict each other in. A folder gets the files that the metadata remembers, or one
-    file if it remembers none that fit.
+    file if it remembers none that fit, and an index where the files need one to be found.
 
     Args:
         metadata: that of the snapshot which `open_checkpoint` returned.
@@ -89,6 +90,8 @@ def write_checkpoint_like(
         structure = Structure(
             {path.name: list(tensors)}, {} if texts is None else {path.name: texts}
         )
+    elif structure.index is None and not can_stand_alone(structure.files):
+        structure = replace(structure, index=INDEX_NAME)
     return _write(path, structure, specs, tensors.items())
 
 
@@ -216,8 +219,9 @@ def _refuse_mixing(folder: Path, structure: Structure) -> None:
 
 def _write_index(target: FileTarget, structure: Structure, specs: Mapping[str, TensorSpec]) -> None:
     weight_map = {name: file for file, names in structure.files.items() for name in names}
+    whole = {"total_size": sum(spec.nbytes for spec in specs.values())}
     index = {
-        "metadata": {"total_size": sum(spec.nbytes for spec in specs.values())},
+        "metadata": dict(sorted((json.loads(structure.index_metadata) | whole).items())),
         "weight_map": dict(sorted(weight_map.items())),
     }
     with os.fdopen(os.dup(target.fileno()), "w", encoding="utf-8") as file:

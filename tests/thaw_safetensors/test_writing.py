@@ -21,7 +21,6 @@ from thaw_format import FileTarget, sealed
 from thaw_safetensors import (
     DTYPES,
     INDEX_NAME,
-    METADATA_KEY,
     SINGLE_NAME,
     open_checkpoint,
     write_checkpoint,
@@ -380,105 +379,6 @@ def copy_like(source: Path, destination: Path, leave: str | None = None) -> list
     tensors = {name: tensor for name, tensor in tensors.items() if name != leave}
     with open_checkpoint(source) as snapshot:
         return write_checkpoint_like(destination, tensors, snapshot.metadata)
-
-
-@pytest.fixture
-def sharded(tmp_path: Path) -> Path:
-    folder = tmp_path / "sharded"
-    write_checkpoint(
-        folder,
-        {"x": torch.ones(3), "y": torch.arange(4), "z": torch.zeros(2)},
-        files={"x": NAMES[0], "y": NAMES[1], "z": NAMES[0]},
-        metadata={NAMES[0]: {"format": "pt"}, NAMES[1]: {}},
-    )
-    return folder
-
-
-def test_like_gives_the_same_files(tmp_path: Path, sharded: Path) -> None:
-    copy = tmp_path / "copy"
-    written = copy_like(sharded, copy)
-    assert written[-1] == copy / INDEX_NAME
-    assert files_in(copy) == files_in(sharded)
-    for name in files_in(sharded):
-        assert (copy / name).read_bytes() == (sharded / name).read_bytes()
-
-
-def test_like_keeps_the_name_of_the_index_and_its_absence(tmp_path: Path, sharded: Path) -> None:
-    (sharded / INDEX_NAME).rename(sharded / "other.safetensors.index.json")
-    copy_like(sharded, tmp_path / "copy")
-    assert files_in(tmp_path / "copy") == files_in(sharded)
-    (sharded / "other.safetensors.index.json").unlink()
-    save_file({}, sharded / "empty.safetensors", metadata={"only": "text"})
-    copy_like(sharded, tmp_path / "another")
-    assert files_in(tmp_path / "another") == {*NAMES, "empty.safetensors"}
-
-
-def test_like_of_some_tensors_keeps_their_files(tmp_path: Path, sharded: Path) -> None:
-    copy_like(sharded, tmp_path / "copy", leave="y")
-    assert files_in(tmp_path / "copy") == {NAMES[0], INDEX_NAME}
-    with open_checkpoint(tmp_path / "copy") as snapshot:
-        assert set(snapshot.tensors) == {"x", "z"}
-
-
-def test_like_to_one_file(tmp_path: Path, sharded: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    assert copy_like(sharded, path) == [path]
-    with safe_open(path, framework="pt") as file:
-        assert file.metadata() == {"format": "pt"}
-        assert set(file.keys()) == {"x", "y", "z"}
-
-
-def test_like_leaves_out_metadata_that_differs(tmp_path: Path) -> None:
-    write_checkpoint(
-        tmp_path / "two",
-        {"x": torch.ones(1), "y": torch.ones(1)},
-        files={"x": NAMES[0], "y": NAMES[1]},
-        metadata={NAMES[0]: {"k": "1", "same": "s"}, NAMES[1]: {"k": "2", "same": "s"}},
-    )
-    copy_like(tmp_path / "two", tmp_path / "x.safetensors")
-    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
-        assert file.metadata() == {"same": "s"}
-
-
-def test_like_of_one_file(tmp_path: Path) -> None:
-    source = tmp_path / "a name.safetensors"
-    save_file({"a": torch.ones(1)}, source, metadata={"format": "pt"})
-    copy_like(source, tmp_path / "b.safetensors")
-    copy_like(source, tmp_path / "folder")
-    assert (tmp_path / "b.safetensors").read_bytes() == source.read_bytes()
-    assert (tmp_path / "folder" / source.name).read_bytes() == source.read_bytes()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        "text",
-        {},
-        {"files": []},
-        {"files": ["../a.safetensors"]},
-        {"files": list(NAMES)},
-        {"files": list(NAMES), "weight_map": {"b": NAMES[0]}},
-        {"files": list(NAMES), "weight_map": {"a": "c.safetensors"}},
-        {"files": list(NAMES), "weight_map": {"a": ["c"]}},
-        {"files": [NAMES[0]], "metadata": {NAMES[0]: {"k": 1}}},
-        {"files": [NAMES[0]], "metadata": []},
-        {"files": [NAMES[0]], "index": "../x.safetensors.index.json"},
-        {"files": [1]},
-    ],
-)
-def test_like_without_a_structure_that_fits(tmp_path: Path, value: Any) -> None:
-    tensors = {"a": torch.ones(1)}
-    for metadata in ({METADATA_KEY: value}, {}):
-        folder = tmp_path / str(len(metadata))
-        assert write_checkpoint_like(folder, tensors, metadata) == [folder / SINGLE_NAME]
-        check_file(folder / SINGLE_NAME, tensors)
-
-
-def test_like_checks_tensors_first(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="complex128"):
-        write_checkpoint_like(tmp_path / "x", {"a": torch.ones(1, dtype=torch.complex128)}, {})
-    assert not os.listdir(tmp_path)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
