@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import thaw_safetensors
 import torch
 from thaw_format import (
-    JSON,
     ShardFile,
     Snapshot,
     UnparsedShard,
@@ -21,7 +20,6 @@ from thaw_format import (
 )
 
 from .format import Format
-from .module_metadata import persistent
 
 
 class ThawFormat(Format):
@@ -30,7 +28,6 @@ class ThawFormat(Format):
     name = "thaw"
     description = "thaw snapshots: a file, or a folder with one file a rank"
     suffixes = (".thaw",)
-    keeps_layout = True
 
     def recognizes(self, path: Path, head: bytes) -> bool:
         if path.is_dir():
@@ -80,7 +77,16 @@ class SafetensorsFormat(Format):
         return 0
 
     def export(
-        self, path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, JSON]
+        self,
+        path: Path,
+        snapshot: Snapshot,
+        names: Sequence[str],
+        tensors: Iterable[tuple[str, torch.Tensor]],
+        *,
+        max_shard_nbytes: int | None = None,
     ) -> tuple[Path, ...]:
-        saved = persistent(tensors, metadata)
-        return tuple(thaw_safetensors.write_checkpoint_like(path, saved, metadata))
+        return tuple(
+            thaw_safetensors.write_snapshot(
+                path, snapshot, names, tensors, max_shard_nbytes=max_shard_nbytes
+            )
+        )

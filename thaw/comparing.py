@@ -12,6 +12,7 @@ from .aliasing import aliasing_differences
 from .backend import Backend, Progress
 from .copying import bytes_of
 from .geometry import normal
+from .limits import check_limit
 from .matching import literal
 from .plugins import registry
 from .reports import Difference, Restored, TensorDifference
@@ -33,13 +34,15 @@ def diff(
     snapshots are verified on the way, and held in host memory a group of tensors at a time.
 
     Raises:
-        FormatError: one of them is damaged.
+        FormatError: one of them is damaged, or its tensors far outgrow its files.
         MismatchError: one of them has several ranks and none was named.
     """
     with open_snapshot(a, rank=rank) as one, open_snapshot(b, rank=rank) as two:
         common = [name for name in one.tensors if name in two.tensors]
         alike = [name for name in common if not _spec_difference(name, one, two)]
         changed = [d for name in common if (d := _spec_difference(name, one, two))]
+        for each in (one, two):
+            check_limit(each, alike)
         if _keeps_layout(one) and _keeps_layout(two):
             changed += _stride_differences(alike, one, two)
             changed += aliasing_differences(common, one, two)

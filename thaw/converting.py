@@ -1,22 +1,30 @@
-"""Convert: from one file format to another."""
+"""Convert: from one file format to another, a bounded part at a time."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 
-from thaw_format import Snapshot, ThawError
+import torch
+from thaw_format import Chunks, Description, FileTarget, Layout, Snapshot, ThawError, write_shard
 
-from .backend import Backend, Progress
-from .format import Format
-from .freezing import freeze
+from .arena import allocate
+from .backend import Backend, Extent, Progress, WritePlan, written_digests
+from .endings import choose_format
+from .limits import check_limit
+from .matching import select_names
 from .module_metadata import persistent
-from .plugins import registry
-from .reports import ConvertReport, Restored
-from .restoring import restore
-from .selection import open_snapshot
+from .regions import Region, buffer_nbytes, find_regions, lay_out, read_into, read_tensors
+from .reports import ConvertReport
+from .selection import open_snapshot, select_backend
+from .version import __version__
+
+_HOST = torch.device("cpu")
 
 
 def convert(
@@ -27,9 +35,15 @@ def convert(
     backend: str | Backend = "auto",
     names: str | Sequence[str] | None = None,
     rank: int | None = None,
+    max_shard_nbytes: int | None = None,
     progress: Progress | None = None,
 ) -> ConvertReport:
-    """Write the tensors of a snapshot or checkpoint in another format, through host memory.
+    """Write the tensors of a snapshot or checkpoint in another format.
+
+    Bytes go through host memory, 64 MiB at a time; only a tensor that is larger, on its way to a
+    format that has no strides, is held whole. In a `.thaw` file tied tensors stay tied and strides
+    stay as they are. In a `.safetensors` file each name has bytes of its own, in index order: that
+    format has neither, and other readers find tensors by their names alone.
 
     What `state_dict()` of the frozen module did not have, such as non-persistent buffers, is left
     out of other formats than `.thaw`: no checkpoint has it, and loaders refuse it.
@@ -37,58 +51,94 @@ def convert(
     Args:
         format: the format of the destination; by its suffix if not given.
         names: shell-style patterns of the tensors to take.
+        max_shard_nbytes: the most bytes of tensors that a file of the destination, a folder,
+            holds; if not given, the files are those of the checkpoint that the tensors come from.
         progress: called with the number of bytes just read or written.
 
     Raises:
-        FormatError: the source is damaged.
+        FormatError: the source is damaged, or its tensors far outgrow its files.
+        MismatchError: there are several ranks and none was named, or no tensor has such a name.
         TypeError: the destination's format cannot hold these tensors.
+        ThawError: the destination's name does not say its format, or says another.
         OSError: the destination cannot be written; what was there is untouched.
     """
     began = time.perf_counter()
-    into = _format(Path(destination), format)
+    destination = Path(destination)
+    into = choose_format(destination, format)
+    is_file = into.name == "thaw" or destination.name.endswith(into.suffixes)
+    if is_file and max_shard_nbytes is not None:
+        raise ThawError(f"{destination} is one file, and max_shard_nbytes= goes with a folder")
     with open_snapshot(source, rank=rank) as snapshot:
-        tensors = restore(snapshot, backend=backend, names=names, progress=progress)
-        files = _write(into, Path(destination), tensors, snapshot, backend, progress)
-        written = tensors if into.name == "thaw" else persistent(tensors, snapshot.metadata)
+        chosen = select_names(snapshot.tensors, names)
+        reader = select_backend(backend, "read", _HOST, snapshot.path)
+        if into.name == "thaw":
+            writer = select_backend(backend, "write", _HOST, destination)
+            _freeze(snapshot, chosen, destination, reader, writer, progress)
+            files: tuple[Path, ...] = (destination,)
+        else:
+            specs = {name: snapshot.tensors[name] for name in chosen}
+            chosen = list(persistent(specs, snapshot.metadata))
+            check_limit(snapshot, chosen)
+            tensors = read_tensors(snapshot, chosen, reader, progress)
+            files = into.export(
+                destination, snapshot, chosen, tensors, max_shard_nbytes=max_shard_nbytes
+            )
+        storages = {snapshot.tensors[name].storage for name in chosen}
         return ConvertReport(
-            nbytes=tensors.report.nbytes,
+            nbytes=sum(snapshot.storages[each].nbytes for each in storages),
             elapsed_s=time.perf_counter() - began,
             source_format=snapshot.format,
             destination_format=into.name,
-            tensors=len(written),
-            backend=tensors.report.backend,
+            tensors=len(chosen),
+            backend=reader.name,
             files=files,
         )
 
 
-def _write(
-    into: Format,
-    destination: Path,
-    tensors: Restored,
+def _freeze(
     snapshot: Snapshot,
-    backend: str | Backend,
+    names: Sequence[str],
+    destination: Path,
+    reader: Backend,
+    writer: Backend,
     progress: Progress | None,
-) -> tuple[Path, ...]:
-    if into.name != "thaw":
-        return into.export(destination, tensors, snapshot.metadata)
-    report = freeze(
-        tensors,
-        destination,
-        backend=backend,
+) -> None:
+    """Write tensors to a `.thaw` file as they lie in their storages, window by window."""
+    regions = find_regions(snapshot, names)
+
+    def write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequence[int]:
+        digests: list[int] = []
+        window = -(-buffer_nbytes(snapshot) // chunks.chunk_nbytes) * chunks.chunk_nbytes
+        buffer = allocate(min(window, chunks.nbytes), _HOST)
+        for start in range(0, chunks.nbytes, window):
+            memory = buffer[: min(window, chunks.nbytes - start)]
+            # What no region fills is zero.
+            memory.zero_()
+            read_into(snapshot, _parts(regions, layout, start, memory), reader, progress)
+            part = Chunks(chunks.offset + start, len(memory), chunks.chunk_nbytes)
+            plan = WritePlan((Extent(part.offset, memory),), part)
+            done = writer.write(target, plan, progress=progress)
+            digests += written_digests(writer, done, part)
+        return digests
+
+    description = Description(
         kind=snapshot.kind,
+        producer={"name": "thaw", "version": __version__},
         metadata=snapshot.metadata,
-        progress=progress,
     )
-    return (report.path,)
+    write_shard(destination, lay_out(regions, names), description, write_payload)
 
 
-def _format(destination: Path, name: str | None) -> Format:
-    formats: Mapping[str, Format] = registry().formats
-    if name is not None:
-        if name not in formats:
-            raise ThawError(f"there is no format {name!r}; known here: {', '.join(formats)}")
-        return formats[name]
-    for each in formats.values():
-        if destination.name.endswith(each.suffixes):
-            return each
-    raise ThawError(f"the format of {destination} is not plain from its name; say format=")
+def _parts(
+    regions: Sequence[Region], layout: Layout, start: int, memory: torch.Tensor
+) -> Iterator[tuple[int, Extent]]:
+    """Yield what of the regions lies in a window of the payload, with its source."""
+    end = start + len(memory)
+    at = max(0, bisect_right(layout.storages, start, key=attrgetter("offset")) - 1)
+    for region, storage in islice(zip(regions, layout.storages, strict=True), at, None):
+        first, last = max(storage.offset, start), min(storage.offset + storage.nbytes, end)
+        if storage.offset >= end:
+            break
+        if first < last:
+            offset = region.offset + first - storage.offset
+            yield region.source, Extent(offset, memory[first - start : last - start])

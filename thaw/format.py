@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from thaw_format import JSON, Snapshot, UnparsedShard
+from thaw_format import Snapshot, UnparsedShard
 
 
 class Format(ABC):
@@ -67,9 +67,20 @@ class Format(ABC):
         """
 
     def export(
-        self, path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, JSON]
+        self,
+        path: Path,
+        snapshot: Snapshot,
+        names: Sequence[str],
+        tensors: Iterable[tuple[str, torch.Tensor]],
+        *,
+        max_shard_nbytes: int | None = None,
     ) -> tuple[Path, ...]:
-        """Write tensors in this format; return the files made.
+        """Write tensors of a snapshot in this format; return the files made.
+
+        Args:
+            names: those that are written.
+            tensors: each with its name, in any order; valid until the next is asked for.
+            max_shard_nbytes: the most bytes of tensors a file of a folder holds.
 
         Raises:
             TypeError: the format cannot say what is asked, or cannot be written at all.

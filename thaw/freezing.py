@@ -30,6 +30,7 @@ from torch import nn
 
 from .backend import Backend, Extent, Progress, Transfer, WritePlan, written_digests
 from .census import Census, left_out, take_census
+from .endings import check_ending
 from .module_metadata import describe
 from .reports import FreezeReport
 from .selection import select_backend
@@ -75,11 +76,13 @@ def freeze(
 
     Raises:
         TypeError: a tensor cannot be stored, or the module has state that cannot be.
+        ThawError: the path ends like another format, such as `.safetensors`.
         FormatError: a name or the metadata cannot be said in the format.
         BackendError: the backend is unknown, unavailable, or failed.
         OSError: the file cannot be written; an existing one is untouched.
     """
     began = time.perf_counter()
+    check_ending(Path(path), "thaw")
     shard = shard or Shard()
     with collector_paused():
         census = take_census(subject)

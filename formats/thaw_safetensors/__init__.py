@@ -5,7 +5,7 @@ from .errors import CODES
 from .folder import describe_pickles
 from .reading import open_checkpoint, recognizes
 from .structure import INDEX_NAME, METADATA_KEY, SINGLE_NAME
-from .writing import write_checkpoint, write_checkpoint_like
+from .writing import write_checkpoint, write_checkpoint_like, write_snapshot
 
 __all__ = [
     "CODES",
@@ -18,4 +18,5 @@ __all__ = [
     "recognizes",
     "write_checkpoint",
     "write_checkpoint_like",
+    "write_snapshot",
 ]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from thaw_format import JSON, FileTarget, TensorSpec, sealed
+from thaw_format import JSON, FileTarget, Snapshot, TensorSpec, sealed
 
+from .arranging import arrange_like, assign, is_single, with_index
 from .dense import check_storable, spec_of
-from .folder import can_stand_alone, list_files, list_indexes
+from .folder import list_files, list_indexes
 from .shard_file import write_header, write_values
-from .structure import INDEX_NAME, SINGLE_NAME, SUFFIX, Structure, is_file_name, recall
+from .structure import INDEX_SUFFIX, Structure
 
 
 def write_checkpoint(
@@ -49,12 +49,11 @@ def write_checkpoint(
     """
     path = Path(path)
     specs = _specs(tensors)
-    names = _assign(path, specs, files, max_shard_nbytes)
+    names = assign(path, specs, files, max_shard_nbytes)
     texts = dict(metadata or {})
     if unknown := sorted(set(texts) - set(names)):
         raise ValueError(f"metadata for {unknown[0]!r}, which is not among the files to write")
-    structure = Structure(names, texts, INDEX_NAME if len(names) > 1 else None)
-    return _write(path, structure, specs, tensors.items())
+    return _write(path, with_index(Structure(names, texts)), specs, tensors.items())
 
 
 def write_checkpoint_like(
@@ -82,25 +81,32 @@ def write_checkpoint_like(
     """
     path = Path(path)
     specs = _specs(tensors)
-    structure = recall(metadata, tensors)
-    if structure is None:
-        structure = Structure({_single_name(path): list(tensors)}, {})
-    elif _is_single(path):
-        texts = _agreed(structure.metadata.values())
-        structure = Structure(
-            {path.name: list(tensors)}, {} if texts is None else {path.name: texts}
-        )
-    elif structure.index is None and not can_stand_alone(structure.files):
-        structure = replace(structure, index=INDEX_NAME)
-    return _write(path, structure, specs, tensors.items())
+    return _write(path, arrange_like(path, specs, metadata, None), specs, tensors.items())
 
 
-def _is_single(path: Path) -> bool:
-    return path.name.endswith(SUFFIX)
+def write_snapshot(
+    path: str | os.PathLike[str],
+    snapshot: Snapshot,
+    names: Sequence[str],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    *,
+    max_shard_nbytes: int | None = None,
+) -> list[Path]:
+    """Write tensors of a snapshot as they are read, to files as of `write_checkpoint_like`.
 
+    Args:
+        names: the tensors to write.
+        tensors: each of them with its name, in any order; none is kept.
+        max_shard_nbytes: the most bytes of tensors a file of the folder holds, in place of the
+            files that the snapshot's metadata remembers.
 
-def _single_name(path: Path) -> str:
-    return path.name if _is_single(path) else SINGLE_NAME
+    Returns, Raises:
+        As `write_checkpoint_like`.
+    """
+    path = Path(path)
+    specs = {name: snapshot.tensors[name] for name in names}
+    structure = arrange_like(path, specs, snapshot.metadata, max_shard_nbytes)
+    return _write(path, structure, specs, tensors)
 
 
 def _specs(tensors: Mapping[str, torch.Tensor]) -> dict[str, TensorSpec]:
@@ -112,69 +118,6 @@ def _specs(tensors: Mapping[str, torch.Tensor]) -> dict[str, TensorSpec]:
     return specs
 
 
-def _agreed(texts: Iterable[Mapping[str, str]]) -> dict[str, str] | None:
-    found: dict[str, set[str]] | None = None
-    for each in texts:
-        found = {} if found is None else found
-        for key, text in each.items():
-            found.setdefault(key, set()).add(text)
-    if found is None:
-        return None
-    return {key: values.pop() for key, values in found.items() if len(values) == 1}
-
-
-def _assign(
-    path: Path,
-    tensors: Mapping[str, TensorSpec],
-    files: Mapping[str, str] | None,
-    max_shard_nbytes: int | None,
-) -> dict[str, list[str]]:
-    if files is not None and max_shard_nbytes is not None:
-        raise ValueError("files and max_shard_nbytes exclude each other")
-    if files is not None:
-        return _assigned(path, tensors, files)
-    if max_shard_nbytes is None:
-        return {_single_name(path): list(tensors)}
-    if _is_single(path):
-        raise ValueError(f"{path} is one file; max_shard_nbytes needs a folder")
-    return _split(tensors, max_shard_nbytes)
-
-
-def _assigned(
-    path: Path, tensors: Mapping[str, TensorSpec], files: Mapping[str, str]
-) -> dict[str, list[str]]:
-    if differing := sorted(set(files) ^ set(tensors)):
-        raise ValueError(f"{differing[0]!r} is not in both tensors and files")
-    names: dict[str, list[str]] = {}
-    for name in tensors:
-        if not is_file_name(files[name]):
-            raise ValueError(f"{files[name]!r} is not a plain name of a .safetensors file")
-        names.setdefault(files[name], []).append(name)
-    if _is_single(path) and set(names) - {path.name}:
-        raise ValueError(f"{path} is one file; files with other names need a folder")
-    return names or {_single_name(path): []}
-
-
-def _split(tensors: Mapping[str, TensorSpec], max_shard_nbytes: int) -> dict[str, list[str]]:
-    if max_shard_nbytes < 1:
-        raise ValueError(f"max_shard_nbytes is {max_shard_nbytes}, not positive")
-    shards: list[list[str]] = [[]]
-    held = 0
-    for name, tensor in tensors.items():
-        nbytes = tensor.nbytes
-        if shards[-1] and held + nbytes > max_shard_nbytes:
-            shards.append([])
-            held = 0
-        shards[-1].append(name)
-        held += nbytes
-    if len(shards) == 1:
-        return {SINGLE_NAME: shards[0]}
-    return {
-        f"model-{number:05d}-of-{len(shards):05d}.safetensors": names
-        for number, names in enumerate(shards, 1)
-    }
-
-
 def _write(
     path: Path,
     structure: Structure,
@@ -182,8 +125,10 @@ def _write(
     tensors: Iterable[tuple[str, torch.Tensor]],
 ) -> list[Path]:
     check_storable(specs)
+    if path.name.endswith(INDEX_SUFFIX):
+        raise ValueError(f"{path} is the name of an index; name the folder that will hold it")
     folder = path.parent
-    if not _is_single(path):
+    if not is_single(path):
         folder = path
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_mixing(folder, structure)
@@ -200,7 +145,11 @@ def _write(
             starts = write_header(target, chosen, structure.metadata.get(file))
             places |= {name: (target, start) for name, start in starts.items()}
         for name, tensor in tensors:
-            write_values(*places[name], tensor)
+            write_values(*places.pop(name), tensor)
+            # Its memory is free before the next is read.
+            del tensor
+        if places:
+            raise ValueError(f"no bytes were given for tensor {min(places)!r}")
     return written
 
 

@@ -10,7 +10,7 @@ import typer
 
 from .errors import UsageError
 from .exits import FAILED
-from .options import Backend, Format, Json, Names, Quiet, Rank, Subject
+from .options import Backend, Format, Json, MaxShardSize, Names, Quiet, Rank, Subject
 from .output import Output
 from .passing import MODEL
 
@@ -22,7 +22,7 @@ def freeze(
         typer.Argument(
             readable=False,
             metavar="SOURCE",
-            help="A .safetensors file, or the folder of a checkpoint.",
+            help="A .safetensors file, the folder of a checkpoint, or the index of one.",
             show_default=False,
         ),
     ] = None,
@@ -122,13 +122,21 @@ def restore(
         typer.Option(
             "--to",
             metavar="OUT",
-            help="What to write: a .safetensors file, or a folder.",
+            help="What to write: a .safetensors file or a folder of them, or a .thaw file.",
             show_default=False,
         ),
     ],
     format: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="The format to write.")
-    ] = "safetensors",
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="The format to write. By default the one that OUT's name ends like, and else "
+            "`safetensors`.",
+            show_default=False,
+        ),
+    ] = None,
+    max_shard_size: MaxShardSize = None,
     backend: Backend = "auto",
     names: Names = None,
     rank: Rank = None,
@@ -137,13 +145,13 @@ def restore(
 ) -> None:
     """Restore a snapshot to a checkpoint.
 
-    Every chunk that is read is checked against its digest before anything is written. Each file
-    of OUT is replaced in one step when it is whole; in a folder, files of another checkpoint are
-    refused, since the two would mix.
+    Every chunk that is read is checked against its digest before any file of OUT gets its name,
+    and a file that is there is replaced in one step; in a folder, files of another checkpoint are
+    refused, since the two would mix. Tied tensors are written once for each name.
     """
-    from .moving import Move, move
+    from .moving import Move, default_format, move
 
-    task = Move(path, to, format, backend, names, rank)
+    task = Move(path, to, format or default_format(to), backend, names, rank, max_shard_size)
     move(task, Output(as_json, quiet), doing="restoring", done="restored")
 
 
@@ -159,6 +167,7 @@ def convert(
         typer.Argument(readable=False, metavar="DST", help="What to write.", show_default=False),
     ],
     format: Format = None,
+    max_shard_size: MaxShardSize = None,
     backend: Backend = "auto",
     names: Names = None,
     rank: Rank = None,
@@ -167,11 +176,12 @@ def convert(
 ) -> None:
     """Write a snapshot or checkpoint in another format.
 
-    Each file of DST is replaced in one step when it is whole.
+    Each file of DST is replaced in one step when it is whole. Memory holds 64 MiB of the tensors
+    at a time, or the largest of them.
     """
     from .moving import Move, move
 
-    task = Move(source, destination, format, backend, names, rank)
+    task = Move(source, destination, format, backend, names, rank, max_shard_size)
     move(task, Output(as_json, quiet), doing="converting", done="converted")
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 import thaw
+from thaw.endings import check_ending
 from thaw.plugins import registry
 from thaw.vllm.identity import KINDS
 
@@ -77,6 +78,7 @@ def _check(wish: Wish) -> None:
         raise typer.BadParameter(f"{wish.kind!r} is not {words}", param_hint="--kind")
     if wish.backend not in known:
         raise thaw.UnknownBackendError(wish.backend, known)
+    check_ending(wish.destination, "thaw")
     needed = [str(wish.destination.parent)]
     if wish.model.startswith((".", "/")):
         needed.append(wish.model)

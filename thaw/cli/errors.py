@@ -115,7 +115,9 @@ def _describe_thaw(error: Exception) -> Failure | None:
 
 def _as_option(error: Exception) -> str:
     """Say the argument that a message ends with as the command line spells it."""
-    return re.sub(r"\b(format|rank)=$", r"--\1", str(error))
+    return re.sub(r"\b(format|rank)=$", r"--\1", str(error)).replace(
+        "max_shard_nbytes=", "--max-shard-size"
+    )
 
 
 def _usage_message(error: Any) -> str:

@@ -10,12 +10,12 @@ from rich.text import Text
 from thaw_format import FormatError
 
 import thaw
+from thaw.endings import find_ending
 
 from .drawing import plain, say, verdict
 from .errors import UnsupportedError
 from .output import Output
 from .shapes import ConvertJSON
-from .table import check_limit
 from .text import count, size
 
 
@@ -29,6 +29,7 @@ class Move:
     backend: str
     names: list[str] | None
     rank: int | None = None
+    max_shard_nbytes: int | None = None
 
 
 def move(task: Move, output: Output, *, doing: str, done: str) -> None:
@@ -39,10 +40,12 @@ def move(task: Move, output: Output, *, doing: str, done: str) -> None:
     output.emit(document, lambda console: _show(console, document, done))
 
 
+def default_format(destination: Path) -> str | None:
+    """Name the format of a restored checkpoint whose name ends like no format."""
+    return None if find_ending(destination) else "safetensors"
+
+
 def _convert(task: Move, progress: object) -> thaw.ConvertReport:
-    if not _is_into_thaw(task):
-        with thaw.open(task.source, rank=task.rank) as snapshot:
-            check_limit(snapshot)
     try:
         return thaw.convert(
             task.source,
@@ -51,6 +54,7 @@ def _convert(task: Move, progress: object) -> thaw.ConvertReport:
             backend=task.backend,
             names=task.names,
             rank=task.rank,
+            max_shard_nbytes=task.max_shard_nbytes,
             progress=progress,  # type: ignore[arg-type]
         )
     except FormatError:

@@ -7,6 +7,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from .text import parse_size
+
 
 def _complete_backend(incomplete: str) -> list[str]:
     import thaw
@@ -20,6 +22,13 @@ def _complete_format(incomplete: str) -> list[str]:
 
     known = (each.name for each in thaw.formats() if each.error is None)
     return [name for name in known if name.startswith(incomplete)]
+
+
+def _size(text: str) -> int:
+    nbytes = parse_size(text)
+    if nbytes is None:
+        raise typer.BadParameter(f"{text!r} is no size; give one like 5GB or 512MiB")
+    return nbytes
 
 
 Subject: TypeAlias = Annotated[
@@ -49,6 +58,17 @@ Format: TypeAlias = Annotated[
         help="The format to write; `thaw formats` lists them. By default the one that DST's "
         "name ends like.",
         autocompletion=_complete_format,
+        show_default=False,
+    ),
+]
+MaxShardSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--max-shard-size",
+        metavar="SIZE",
+        parser=_size,
+        help="The most bytes of tensors that each file of a folder holds, such as `5GB` or "
+        "`512MiB`. By default the files are those of the checkpoint that was frozen, or one.",
         show_default=False,
     ),
 ]

@@ -12,14 +12,13 @@ from thaw_format import (
     Snapshot,
     TensorSpec,
     dtype_name,
-    format_error,
 )
 from thaw_format.checksum import host_buffer
 
+from thaw.limits import check_limit
+
 from .elements import element_pieces
 from .shapes import InspectJSON, PlaceJSON, RankJSON, TensorJSON
-
-_FREE_NBYTES = 16 << 20
 
 
 def tensor_table(snapshots: Sequence[Snapshot]) -> list[TensorJSON]:
@@ -83,17 +82,6 @@ def _row(snapshot: Snapshot, name: str) -> TensorJSON:
         "offset": spec.offset,
         "nbytes": spec.nbytes,
     }
-
-
-def check_limit(snapshot: Snapshot) -> None:
-    """Refuse tensors whose elements far outgrow their files (CON-3): no memory may hold them."""
-    claimed = sum(spec.nbytes for spec in snapshot.tensors.values())
-    if claimed > 1024 * snapshot.file_nbytes + _FREE_NBYTES:
-        raise format_error(
-            "limit",
-            f"its tensors have {claimed} bytes in all, far more than the file: too many to copy",
-            path=snapshot.path,
-        )
 
 
 def _sha256(snapshot: Snapshot, spec: TensorSpec, progress: Callable[[int], None] | None) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 
 MAX_SHOWN = 240
 _DECIMAL = ("kB", "MB", "GB", "TB", "PB", "EB")
 _BINARY = ("B", "KiB", "MiB", "GiB")
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{word}": base**power
+    for word, base in (("B", 1000), ("IB", 1024))
+    for power, prefix in enumerate("KMGT", 1)
+}
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) *((?:[KMGT]i?)?B|)", re.IGNORECASE | re.ASCII)
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -48,6 +56,15 @@ def power_size(nbytes: int) -> str:
     """Write a power of two of bytes in units of 1024."""
     step = min((nbytes.bit_length() - 1) // 10, len(_BINARY) - 1)
     return f"{nbytes >> (10 * step)} {_BINARY[step]}"
+
+
+def parse_size(text: str) -> int | None:
+    """Read a number of bytes, like 5GB, 1.5 GiB or 1000; None if it is none, or not positive."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        return None
+    nbytes = int(Decimal(match[1]) * _UNITS[match[2].upper()])
+    return nbytes if nbytes > 0 else None
 
 
 def count(number: int, word: str) -> str:
