@@ -150,26 +150,72 @@ def test_ties_that_hold_the_same_are_no_obstacle(tmp_path: Path) -> None:
 
 
 class Rotary(nn.Module):
-    def __init__(self, *, converts: bool) -> None:
+    """A table that running a model converts, made of its configuration, or of weights."""
+
+    def __init__(self, rows: int = 4, *, of_weights: bool = False) -> None:
         super().__init__()
-        self.register_buffer("cos_sin_cache", torch.ones(4, 2), persistent=False)
-        if converts:
-            self._match_cos_sin_cache_dtype = print
+        self.register_buffer("cos_sin_cache", torch.ones(rows, 2), persistent=False)
+        self._match_cos_sin_cache_dtype = print
+        if of_weights:
+            self.cos_coef = nn.Parameter(torch.ones(2))
 
 
-def test_a_table_that_running_converts_is_loaded_as_it_was_frozen(tmp_path: Path) -> None:
-    ran = nn.Sequential(Rotary(converts=True)).to(torch.bfloat16)
+def test_a_table_made_of_the_configuration_is_left_as_the_engine_made_it(tmp_path: Path) -> None:
+    ran = nn.Sequential(Rotary(), nn.Linear(2, 2)).to(torch.bfloat16)
     path = tmp_path / "a.thaw"
     freeze_state(ran, path, **PROCESSED)
     with thaw.open(path) as snapshot:
-        built = nn.Sequential(Rotary(converts=True))
+        assert snapshot.tensors.keys() == {"1.weight", "1.bias"}
+        other: Any = nn.Sequential(Rotary(rows=9), nn.Linear(2, 2, dtype=torch.bfloat16))
+        prepare_state(other, snapshot).restore()
+        assert compare_state(other, snapshot) == []
+    assert torch.equal(other[0].cos_sin_cache, torch.ones(9, 2))
+    assert torch.equal(other[1].weight, ran[1].weight)
+
+
+def test_a_table_made_of_weights_is_loaded_as_it_was_frozen(tmp_path: Path) -> None:
+    ran = nn.Sequential(Rotary(of_weights=True)).to(torch.bfloat16)
+    path = tmp_path / "a.thaw"
+    freeze_state(ran, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    with thaw.open(path) as snapshot:
+        built: Any = nn.Sequential(Rotary(of_weights=True))
+        built[0].cos_coef.data = built[0].cos_coef.data.to(torch.bfloat16)
+        with pytest.raises(thaw.MismatchError, match="bfloat16 in the snapshot, float32"):
+            prepare_state(built, snapshot)
         convert_caches(built, snapshot)
         prepare_state(built, snapshot).restore()
         assert torch.equal(built[0].cos_sin_cache, ran[0].cos_sin_cache)
-        other = nn.Sequential(Rotary(converts=False))
-        convert_caches(other, snapshot)
-        with pytest.raises(thaw.MismatchError, match="bfloat16 in the snapshot, float32"):
-            prepare_state(other, snapshot)
+
+
+class Batched(nn.Module):
+    """Keeps memory for a batch in each of the ways that vLLM's models do."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.deepstack_input_embeds = [torch.zeros(tokens, 2)]
+        self.per_layer_embeddings = torch.zeros(tokens)
+        self.positions = torch.arange(3)
+
+
+class Gemma3nTextModel(Batched):
+    pass
+
+
+@pytest.mark.parametrize(("kind", "names"), [(Batched, {"positions"}), (Gemma3nTextModel, set())])
+def test_memory_for_a_batch_is_no_state(
+    kind: type[Batched], names: set[str], tmp_path: Path
+) -> None:
+    one, other = kind(2048), kind(4096)
+    path = tmp_path / "a.thaw"
+    freeze_state(one, path, kind="loaded", identity=IDENTITY, shard=thaw.Shard())
+    other.deepstack_input_embeds[0].fill_(7)
+    with thaw.open(path) as snapshot:
+        assert snapshot.tensors.keys() == {"linear.weight", "linear.bias"} | names
+        prepare_state(other, snapshot).restore()
+        assert compare_state(other, snapshot) == []
+    assert torch.equal(other.linear.weight, one.linear.weight)
+    assert torch.equal(other.deepstack_input_embeds[0], torch.full((4096, 2), 7.0))
 
 
 def test_state_that_only_the_model_s_own_methods_can_set_is_refused() -> None:

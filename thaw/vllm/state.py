@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from ..census import take_census
+from .scratch import derived_tables, is_scratch
 
-_KV_CACHE = "kv_cache"
-"""Where attention layers keep their blocks, which are no weights."""
 _OWN = frozenset(vars(nn.Module()))
 _NOT_STATE = ("vllm.config", "vllm.distributed", "vllm.platforms", "vllm.transformers_utils")
 _HANDLE = "CPUDNNLGEMMHandler"
@@ -68,7 +67,9 @@ class ModelState:
 
 
 def take_state(model: nn.Module) -> ModelState:
-    """List all that a model on this rank computes with, its KV cache aside.
+    """List all that a model on this rank computes with.
+
+    Left out are its KV cache, memory for a batch, and tables that building it makes.
 
     Raises:
         TypeError: a tensor has no memory yet, two would have the same name, or the model has state
@@ -77,7 +78,9 @@ def take_state(model: nn.Module) -> ModelState:
     census = take_census(model)
     if hidden := sorted(census.made.union(census.others)):
         raise TypeError(f"{hidden[0]!r} is state that only the model's own methods can set")
-    walk = _Walk(ModelState(dict(census.tensors)))
+    tables = set(derived_tables(model))
+    tensors = {name: each for name, each in census.tensors.items() if name not in tables}
+    walk = _Walk(ModelState(tensors))
     # What another attribute refers to as well has a name already.
     walk.seen.update(map(id, model.modules()))
     for name, module in model.named_modules():
@@ -99,7 +102,7 @@ class _Walk:
             if attribute == _CPU_LINEAR and getattr(value, "__closure__", None):
                 # Some layers keep their weight beside what was packed, which then stays as it was.
                 self.state.handles.append(f"{prefix}.weight")
-            if type(value) in _ATOMS or attribute == _KV_CACHE or attribute in passed:
+            if type(value) in _ATOMS or attribute in passed or is_scratch(owner, attribute):
                 continue
             name = f"{prefix}.{attribute}" if prefix else attribute
             if type(value) is float:
