@@ -55,6 +55,18 @@ def test_an_engine_with_adapters_is_left_alone(method: Any, arguments: tuple[str
     assert "enable_lora" in method(worker, *arguments)["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments"), [(thaw_freeze, ("a", "b", "auto")), (thaw_prepare, ("a", "auto"))]
+)
+def test_an_engine_whose_experts_move_is_left_alone(
+    method: Any, arguments: tuple[str, ...]
+) -> None:
+    parallel = SimpleNamespace(enable_eplb=True)
+    config = SimpleNamespace(lora_config=None, parallel_config=parallel)
+    worker = SimpleNamespace(rank=0, vllm_config=config)
+    assert "enable_eplb" in method(worker, *arguments)["message"]
+
+
 def test_weights_are_not_swapped_while_blocks_of_the_old_ones_are_kept_elsewhere() -> None:
     config = SimpleNamespace(lora_config=None, kv_transfer_config=object())
     answer = thaw_prepare(SimpleNamespace(rank=0, vllm_config=config), "a", "auto")

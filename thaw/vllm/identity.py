@@ -6,8 +6,6 @@ model out; a `processed` one was taken from a live engine, and depends on its ke
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,12 @@ import torch
 from thaw_format import JSON, Place, Shard, Snapshot
 
 from ..errors import MismatchError
+from .configuration import (
+    Configuration,
+    compare_configurations,
+    configuration_of,
+    is_recorded,
+)
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig, VllmConfig
@@ -22,20 +26,22 @@ if TYPE_CHECKING:
 LOADED, PROCESSED = "loaded", "processed"
 KINDS = (LOADED, PROCESSED)
 _KEY = "vllm"
-_PASSING = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
-"""Keys of a model's configuration that say where it came from, not what it is."""
-_DTYPE = frozenset({"dtype", "torch_dtype"})
-"""Keys that are set while a model is built: what it runs in has a field of its own."""
+_CONFIG = "config"
+_LINEAR = "linear"
+"""How vLLM deals experts out unless it is told another way: the first ones to the first rank."""
 
 _ADVICE = {
     "model": "it is another model's snapshot",
     "config": "the model's configuration differs; freeze this model to a snapshot of its own",
+    "implementation": "pass runner=, convert= and model_impl= as when the snapshot was frozen",
     "dtype": "pass dtype= as it was when the snapshot was frozen",
     "quantization": "pass quantization= as it was when the snapshot was frozen",
     "rank": "a snapshot is loaded with as many ranks as it was frozen with",
     "tensor_parallel": "a snapshot is loaded with the tensor_parallel_size it was frozen with",
     "pipeline_parallel": "a snapshot is loaded with the pipeline_parallel_size it was frozen with",
     "expert_parallel": "pass enable_expert_parallel= as it was when the snapshot was frozen",
+    "data_parallel": "replicas of a model with experts have other experts each; load what was "
+    "frozen of this replica, or do without data_parallel_size",
     "vllm": "other releases may lay weights out in another way; freeze again with this one",
     "torch": "processed weights belong to the torch that they were processed with; freeze again",
     "device": "processed weights belong to the kind of device; freeze again here",
@@ -44,30 +50,54 @@ _ADVICE = {
 
 
 def rank_shard(vllm_config: VllmConfig, rank: int) -> Shard:
-    """Place a worker's rank among those of its engine."""
+    """Place a worker among those of its engine, or of its replica under data parallelism.
+
+    Args:
+        rank: of the worker in its engine, or in the world of all replicas.
+
+    Raises:
+        MismatchError: the engine is parallel in a way that snapshots cannot say.
+    """
     parallel = vllm_config.parallel_config
+    if getattr(parallel, "prefill_context_parallel_size", 1) > 1:
+        raise MismatchError(
+            "prefill_context_parallel_size is more than 1, and thaw does not know how weights are "
+            "laid out then: leave it out"
+        )
     tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
-    expert = Place(rank % tp, tp) if parallel.enable_expert_parallel else None
+    rank %= tp * pp
+    replica = replica_of(vllm_config)
+    expert = None
+    if parallel.enable_expert_parallel:
+        expert = Place(replica.rank * tp + rank % tp, replica.size * tp)
     return Shard(rank, tp * pp, Place(rank % tp, tp), Place(rank // tp, pp), expert)
+
+
+def replica_of(vllm_config: VllmConfig) -> Place:
+    """Place an engine among the replicas that its model's experts are cut by; others count not."""
+    parallel = vllm_config.parallel_config
+    return Place(getattr(parallel, "data_parallel_rank", 0), parallel.data_parallel_size)
 
 
 def identify(
     vllm_config: VllmConfig, model_config: ModelConfig, rank: int, kind: str
-) -> dict[str, str]:
+) -> dict[str, JSON]:
     """Say what a snapshot of one rank depends on, field by field."""
     import vllm
 
-    config = model_config.hf_config.to_dict()
+    config = model_config.hf_config
     shard = rank_shard(vllm_config, rank)
-    fields = {
-        "model": "+".join(map(str, config.get("architectures") or [type(config).__name__])),
-        "config": _digest(config),
+    fields: dict[str, JSON] = {
+        "model": "+".join(map(str, config.architectures or [type(config).__name__])),
+        _CONFIG: configuration_of(model_config).record(),
+        "implementation": _implementation(model_config),
         "dtype": str(model_config.dtype).removeprefix("torch."),
         "quantization": str(model_config.quantization or "none"),
         "rank": _said(Place(shard.rank, shard.size)),
         "tensor_parallel": _said(shard.tp),
         "pipeline_parallel": _said(shard.pp),
-        "expert_parallel": _said(shard.ep),
+        "expert_parallel": _said(shard.ep) + _placement(vllm_config),
+        "data_parallel": _replica(vllm_config, model_config),
         "vllm": vllm.__version__,
     }
     if kind == PROCESSED:
@@ -81,7 +111,7 @@ def identify(
 
 def record(
     kind: str,
-    identity: Mapping[str, str],
+    identity: Mapping[str, JSON],
     floats: Mapping[str, float],
     kernels: list[JSON] | None = None,
 ) -> dict[str, JSON]:
@@ -123,21 +153,44 @@ def floats_of(snapshot: Snapshot) -> dict[str, float]:
         raise MismatchError(f"{snapshot.path} has floats that are no hexadecimal floats") from None
 
 
-def check_identity(snapshot: Snapshot, expected: Mapping[str, str]) -> None:
+def check_identity(snapshot: Snapshot, expected: Mapping[str, JSON]) -> None:
     """Compare what a snapshot was frozen from with the engine that wants it.
 
     Raises:
         MismatchError: fields differ; each is named, with both values and what to do.
     """
     found = _recorded(snapshot).get("identity", {})
+    if _CONFIG in expected and not is_recorded(found.get(_CONFIG)):
+        raise MismatchError(
+            f"{snapshot.path} was frozen by an older thaw, which recorded no more than a digest of "
+            "the model's configuration: freeze it again with this one"
+        )
     differences = [
-        f"{field} is {found.get(field, 'not recorded')!s} in the snapshot, {value} in this engine"
-        f" ({_ADVICE[field]})"
+        line
         for field, value in expected.items()
-        if found.get(field) != value
+        for line in (
+            _config_differences(found[field], value)
+            if field == _CONFIG
+            else _field_differences(field, found.get(field), value)
+        )
     ]
     if differences:
         raise MismatchError.of(f"{snapshot.path} is not of this engine", differences)
+
+
+def _config_differences(recorded: Any, expected: Any) -> list[str]:
+    here = Configuration(expected["stated"], expected["defaults"])
+    return [
+        f"{_CONFIG}.{key} {theirs} in the snapshot, {ours} in this engine ({_ADVICE[_CONFIG]})"
+        for key, theirs, ours in compare_configurations(recorded, here)
+    ]
+
+
+def _field_differences(field: str, recorded: object, expected: JSON) -> list[str]:
+    if recorded == expected:
+        return []
+    said = "not recorded" if recorded is None else recorded
+    return [f"{field} is {said} in the snapshot, {expected} in this engine ({_ADVICE[field]})"]
 
 
 def _recorded(snapshot: Snapshot) -> Mapping[str, Any]:
@@ -150,18 +203,24 @@ def _recorded(snapshot: Snapshot) -> Mapping[str, Any]:
     return found
 
 
-def _digest(config: Mapping[str, Any]) -> str:
-    said = json.dumps(_kept(config), sort_keys=True, default=str).encode()
-    return hashlib.sha256(said).hexdigest()[:16]
+def _implementation(model_config: ModelConfig) -> str:
+    """Name the class that vLLM runs a model by, and what it makes of it."""
+    made = str(model_config.convert_type)
+    suffix = "" if made == "none" else f" as {made}"
+    return f"{model_config.architecture}{suffix}"
 
 
-def _kept(value: Any) -> Any:
-    """Leave out what does not count, of a configuration and of those inside of it."""
-    if isinstance(value, Mapping):
-        # Others, like that of a quantization, may mean something else by the same keys.
-        passed = _PASSING | _DTYPE if "model_type" in value else frozenset[str]()
-        return {key: _kept(each) for key, each in value.items() if key not in passed}
-    return [_kept(each) for each in value] if isinstance(value, (list, tuple)) else value
+def _replica(vllm_config: VllmConfig, model_config: ModelConfig) -> str:
+    replica = replica_of(vllm_config)
+    # Replicas of other models are alike.
+    return _said(replica if replica.size > 1 and model_config.is_moe else None)
+
+
+def _placement(vllm_config: VllmConfig) -> str:
+    """Say how experts are dealt out to ranks, where it is not in the usual way."""
+    parallel = vllm_config.parallel_config
+    way = str(getattr(parallel, "expert_placement_strategy", _LINEAR))
+    return f", {way}" if parallel.enable_expert_parallel and way != _LINEAR else ""
 
 
 def _said(place: Place | None) -> str:

@@ -11,11 +11,12 @@ def register() -> None:
 
     from .kernels import note_when_loaded
     from .loader import FreezingModelLoader, ThawModelLoader
-    from .worker import add_methods
+    from .worker import add_methods, keep_configurations
 
     known = model_loader._LOAD_FORMAT_TO_MODEL_LOADER
     for name, loader in (("thaw", ThawModelLoader), ("thaw-freeze", FreezingModelLoader)):
         if known.get(name) is not loader:
             model_loader.register_model_loader(name)(loader)
     add_methods(WorkerBase)
+    keep_configurations(WorkerBase)
     note_when_loaded(BaseModelLoader)

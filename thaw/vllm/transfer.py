@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from thaw_format import Shard, Snapshot, collector_paused
+from thaw_format import JSON, Shard, Snapshot, collector_paused
 from torch import nn
 
 from ..backend import Backend
@@ -31,7 +31,7 @@ def freeze_state(
     path: str | os.PathLike[str],
     *,
     kind: str,
-    identity: Mapping[str, str],
+    identity: Mapping[str, JSON],
     shard: Shard,
     snapshot_id: str | None = None,
     backend: str | Backend = "auto",

@@ -11,17 +11,19 @@ from functools import wraps
 from typing import Any
 
 import torch
-from thaw_format import Snapshot, ThawError
+from thaw_format import JSON, Snapshot, ThawError
 
 from ..errors import MismatchError
 from ..pinning import PinnedSnapshot, pin
 from ..selection import open_snapshot
+from .configuration import keep_configuration
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
 from .transfer import compare_state, freeze_state, prepare_state
 
 _PINNED = "_thaw_pinned"
 _BROKEN = "_thaw_broken"
 _PREPARED = "_thaw_prepared"
+_NOTING = "_thaw_notes_configurations"
 _WEIGHTS = "weights"
 """The tag of vLLM's sleep mode for the memory of weights."""
 Answer = dict[str, Any]
@@ -174,6 +176,24 @@ def add_methods(worker_class: type) -> None:
         setattr(worker_class, method.__name__, method)
 
 
+def keep_configurations(worker_class: type) -> None:
+    """Have workers note their model's configuration when they start: building the model changes it.
+
+    Whatever loads the weights then, the live engine can be frozen.
+    """
+    start = worker_class.__init__  # type: ignore[misc]
+    if hasattr(start, _NOTING):
+        return
+
+    @wraps(start)
+    def noting(worker: Any, *args: Any, **kwargs: Any) -> None:
+        start(worker, *args, **kwargs)
+        keep_configuration(worker.model_config)
+
+    setattr(noting, _NOTING, True)
+    worker_class.__init__ = noting  # type: ignore[misc]
+
+
 def _check_awake() -> None:
     """Refuse while an engine sleeps: the addresses of its weights have no memory then."""
     if not torch.cuda.is_initialized():
@@ -190,11 +210,16 @@ def _check_awake() -> None:
 
 
 def _check_alone(worker: Any) -> None:
-    """Refuse where adapters share the model: which of them is in which place is no weight of it."""
+    """Refuse where adapters share the model, or experts move in it: no weight says where."""
     if worker.vllm_config.lora_config is not None:
         raise ThawError(
             "an engine with enable_lora keeps adapters in its model, and a snapshot would have "
             "them without their names: freeze and swap the weights of one without"
+        )
+    if getattr(getattr(worker.vllm_config, "parallel_config", None), "enable_eplb", False):
+        raise ThawError(
+            "an engine with enable_eplb moves experts from place to place, and a snapshot would "
+            "have them without saying which is where: freeze and swap the weights of one without"
         )
 
 
@@ -203,7 +228,7 @@ def _check_whole(worker: Any) -> None:
         raise ThawError(f"the weights of this engine are undefined: {reason}; restore them first")
 
 
-def _identity(worker: Any, kind: str = PROCESSED) -> dict[str, str]:
+def _identity(worker: Any, kind: str = PROCESSED) -> dict[str, JSON]:
     return identify(worker.vllm_config, worker.model_config, worker.rank, kind)
 
 
