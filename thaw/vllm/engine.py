@@ -16,11 +16,16 @@ from thaw_format import ThawError
 from ..errors import MismatchError
 from ..freezing import seal
 from ..reports import Report
+from .causes import RaisingCause, known_error
 from .identity import KINDS, LOADED
 from .serving import undefined_weights
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+_WITHOUT_ENGINE = {"enforce_eager": True, "gpu_memory_utilization": 0.001}
+"""Options for workers that load a model and do no more: there has to be room for the weights, and
+for nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +76,16 @@ def load(
     """
     from vllm import LLM
 
-    extra = {"snapshot": _absolute(path), "backend": backend, "verify": verify}
-    extra["allow_unverified"] = allow_unverified
-    return LLM(
-        model=os.fspath(model),
-        load_format="thaw",
-        model_loader_extra_config=extra,
-        tensor_parallel_size=tensor_parallel_size,
-        **engine,
-    )
+    with RaisingCause() as cause:
+        extra = {"snapshot": _absolute(path), "backend": backend, "verify": verify}
+        extra |= {"allow_unverified": allow_unverified, "errors_to": cause.folder}
+        return LLM(
+            model=os.fspath(model),
+            load_format="thaw",
+            model_loader_extra_config=extra,
+            tensor_parallel_size=tensor_parallel_size,
+            **engine,
+        )
 
 
 def freeze(
@@ -116,27 +122,37 @@ def freeze(
         raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     load_general_plugins()
     ranks = tensor_parallel_size * int(engine.get("pipeline_parallel_size", 1))
-    with _destination(path, ranks) as where:
+    with _destination(path, ranks) as where, RaisingCause() as cause:
         snapshot_id = secrets.token_hex(16)
         extra = dict(model_loader_extra_config or {})
         if kind == LOADED:
             options = {"freeze_to": where, "snapshot_id": snapshot_id, "backend": backend}
-            extra = options | {"load_format": load_format, "extra_config": extra}
+            options |= {"load_format": load_format, "errors_to": cause.folder}
+            extra = options | {"extra_config": extra}
             load_format = "thaw-freeze"
         config = EngineArgs(
             model=os.fspath(model),
             load_format=load_format,
             model_loader_extra_config=extra,
             tensor_parallel_size=tensor_parallel_size,
-            **{"enforce_eager": True, **engine},
+            **{**_WITHOUT_ENGINE, **engine},
         ).create_engine_config()
-        if config.speculative_config is not None:
-            raise MismatchError(
-                "leave out speculative_config: a draft model might be frozen in place of the model "
-                "that it drafts for"
-            )
+        _check_alone(config)
         live = where, snapshot_id, backend, allow_unverified
         return _freeze_by_workers(config, kind, where, live)
+
+
+def _check_alone(config: Any) -> None:
+    if config.speculative_config is not None:
+        raise MismatchError(
+            "leave out speculative_config: a draft model might be frozen in place of the model "
+            "that it drafts for"
+        )
+    if config.parallel_config.data_parallel_size > 1:
+        raise MismatchError(
+            "leave out data_parallel_size: replicas of a dense model load what was frozen of one, "
+            "and those of a model with experts have other experts each, which live engines freeze"
+        )
 
 
 def _freeze_by_workers(
@@ -287,11 +303,5 @@ def _checked(answers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]
     """Raise the error of the first rank that had one."""
     for answer in answers:
         if "error" in answer:
-            raise _error(answer["error"], f"rank {answer['rank']}: {answer['message']}")
+            raise known_error(answer["error"], f"rank {answer['rank']}: {answer['message']}")
     return answers
-
-
-def _error(name: str, message: str) -> Exception:
-    known = {each.__name__: each for each in (MismatchError, OSError, FileNotFoundError)}
-    # Other errors have fields of their own, which stayed with the worker.
-    return known[name](message) if name in known else ThawError(f"{message} ({name})")

@@ -16,6 +16,9 @@ from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from ..errors import MismatchError
 from ..reports import FreezeReport
 from ..selection import open_snapshot
+from .additions import add_parameters, parameter_names, tie_as_frozen, unknown_additions
+from .causes import LeavingCause
+from .configuration import keep_configuration
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
 from .kernels import check_verified, kernels_of
 from .materializing import convert_caches, deferred_layers
@@ -55,12 +58,13 @@ class ThawModelLoader(BaseModelLoader):
                 "model that it drafts for: give speculative_config a draft_load_config with a "
                 "load_format of its own"
             )
-        rank = get_world_group().rank
-        with self._opened(rank) as snapshot:
+        rank = rank_shard(vllm_config, get_world_group().rank).rank
+        with LeavingCause(self._options.errors_to, rank), self._opened(rank) as snapshot:
             kind = kind_of(snapshot)
             # Before any memory is taken; kernels are known only when the model is there.
             expected = identify(vllm_config, model_config, rank, LOADED)
             check_identity(snapshot, expected)
+            tie_as_frozen(model_config, snapshot, retie=kind == LOADED)
             if kind == LOADED:
                 return super().load_model(vllm_config, model_config, **more)
             with processing(snapshot) as self._unfilled:
@@ -78,6 +82,7 @@ class ThawModelLoader(BaseModelLoader):
                 "load_format='thaw' fills a model when it is built; to fill a live engine, call "
                 "thaw_vllm.restore_model_tp"
             )
+        add_parameters(model, self._snapshot)
         if kind_of(self._snapshot) == PROCESSED:
             assert self._unfilled is not None
             self._unfilled.begin(model)
@@ -126,7 +131,10 @@ class FreezingModelLoader(BaseModelLoader):
 
     def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, **more: Any) -> Any:
         self._vllm_config = vllm_config
-        return super().load_model(vllm_config, model_config, **more)
+        # Building the model changes it.
+        keep_configuration(model_config)
+        with LeavingCause(self._options.errors_to, get_world_group().rank):
+            return super().load_model(vllm_config, model_config, **more)
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
         assert self._vllm_config is not None
@@ -135,9 +143,16 @@ class FreezingModelLoader(BaseModelLoader):
                 "vLLM quantizes these layers while it loads them; freeze them as 'processed'",
                 deferred,
             )
+        built = parameter_names(model)
         self._inner.load_weights(model, model_config)
         report: FreezeReport | Exception
         try:
+            if unknown := unknown_additions(model, built):
+                raise MismatchError.of(
+                    "loading this checkpoint makes parameters, or drops some, and thaw does not "
+                    "know how to do the same: freeze a live engine with thaw_vllm.freeze_model_tp",
+                    unknown,
+                )
             report = self._freeze(model, self._vllm_config, model_config)
         except ANSWERED as error:
             # What a worker raises while it starts does not reach who started it.

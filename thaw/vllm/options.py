@@ -20,12 +20,14 @@ class LoadOptions:
         backend: what moves the bytes; see `thaw backends`.
         verify: whether every tensor is compared with the snapshot once more, when it is loaded.
         allow_unverified: whether a processed snapshot may be of kernels that were never compared.
+        errors_to: a folder where workers leave word of what ended them; `thaw_vllm.load` sets it.
     """
 
     snapshot: str
     backend: str = "auto"
     verify: bool = False
     allow_unverified: bool = False
+    errors_to: str = ""
 
     @classmethod
     def parse(cls, extra: object) -> Self:
@@ -46,6 +48,7 @@ class FreezeOptions:
         snapshot_id: the same on every rank.
         load_format: how the weights are loaded that are frozen.
         extra_config: of that loader.
+        errors_to: a folder where workers leave word of what ended them.
     """
 
     freeze_to: str
@@ -53,6 +56,7 @@ class FreezeOptions:
     backend: str = "auto"
     load_format: str = "auto"
     extra_config: Mapping[str, Any] | None = None
+    errors_to: str = ""
 
     @classmethod
     def parse(cls, extra: object) -> Self:

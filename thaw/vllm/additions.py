@@ -1,0 +1,99 @@
+"""What loading a checkpoint does to a model beyond filling it, which a restore has to do too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import torch
+from thaw_format import Snapshot
+from torch import nn
+
+from .configuration import TIED, UNTIED
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+
+_HEAD, _EMBEDDINGS = "lm_head.weight", "embed_tokens.weight"
+_BIAS = "bias"
+_REGISTER = "_register_bias"
+"""vLLM's method of a head, which it calls when a checkpoint has a bias for it."""
+_SCORE = "score"
+"""vLLM's name of a classifier's head, which gets a bias when a checkpoint has one."""
+_PASSED_ON = "skip_bias_add"
+"""The attribute of vLLM's layers that says whether they leave their bias to others."""
+
+
+def parameter_names(model: nn.Module) -> set[str]:
+    """Name the parameters of a model, tied ones under each of their names."""
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def unknown_additions(model: nn.Module, before: Collection[str]) -> list[str]:
+    """Name what loading has added to a model, or taken from it, that `add_parameters` cannot.
+
+    Args:
+        before: the names of the parameters that the model was built with.
+    """
+    after = parameter_names(model)
+    added = [name for name in after - set(before) if not _is_known(model, name)]
+    return sorted([*added, *(set(before) - after)])
+
+
+def add_parameters(model: nn.Module, snapshot: Snapshot) -> None:
+    """Make the parameters that the checkpoint added to the model that was frozen."""
+    for name in sorted(snapshot.tensors.keys() - parameter_names(model)):
+        if _is_known(model, name):
+            _add_bias(_owner(model, name), snapshot.tensors[name].shape)
+
+
+def tie_as_frozen(model_config: ModelConfig, snapshot: Snapshot, *, retie: bool) -> None:
+    """Have a model built tied or untied, as it was when it was frozen.
+
+    vLLM unties a model whose checkpoint has a head of its own, whatever its configuration says. A
+    folder without a checkpoint cannot tell, and the snapshot can.
+
+    Args:
+        retie: whether vLLM ties it again where the weights turn out to be the same.
+    """
+    found: Any = model_config
+    config: Any = model_config.hf_config
+    untied_before = getattr(found, UNTIED, None)
+    if untied_before is None or not (untied_before or getattr(config, TIED, False)):
+        return
+    untied = _has_own_head(snapshot)
+    setattr(config, TIED, not untied)
+    setattr(config.get_text_config(), TIED, not untied)
+    setattr(found, UNTIED, untied and retie)
+
+
+def _has_own_head(snapshot: Snapshot) -> bool:
+    tensors = snapshot.tensors
+    heads = {tensors[name].storage for name in tensors if name.endswith(_HEAD)}
+    return bool(heads - {tensors[name].storage for name in tensors if name.endswith(_EMBEDDINGS)})
+
+
+def _owner(model: nn.Module, name: str) -> Any:
+    """Return the module that has a parameter, or would have it."""
+    owner: Any = model
+    for part in name.split(".")[:-1]:
+        owner = getattr(owner, part, None)
+    return owner
+
+
+def _is_known(model: nn.Module, name: str) -> bool:
+    stem, _, last = name.rpartition(".")
+    owner = _owner(model, name)
+    is_score = stem.rpartition(".")[2] == _SCORE and hasattr(owner, _PASSED_ON)
+    return last == _BIAS and (is_score or hasattr(owner, _REGISTER))
+
+
+def _add_bias(owner: Any, shape: tuple[int, ...]) -> None:
+    weight = owner.weight
+    if hasattr(owner, _REGISTER):
+        with weight.device:
+            getattr(owner, _REGISTER)()
+        return
+    empty = torch.empty(shape, dtype=weight.dtype, device=weight.device)
+    owner.bias = nn.Parameter(empty, requires_grad=False)
+    setattr(owner, _PASSED_ON, False)
