@@ -35,6 +35,7 @@ ENGINE: dict[str, Any] = {
 }
 PROMPTS = ([1, 2, 3, 4, 5], list(range(40)), [7])
 TOKENS = 16
+_TASKS = ("embed", "token_embed", "classify", "token_classify")
 
 
 class Steps:
@@ -49,6 +50,17 @@ class Steps:
         import engine_models
 
         engine_models.save(name, Path(folder or name), seed=seed)
+
+    def save_small(self, name: str) -> None:
+        """Write one of the models of many architectures."""
+        import small_models
+
+        small_models.save(name, Path(name))
+
+    def forget_weights(self, name: str) -> None:
+        """Leave of a model's folder what is no weights."""
+        for path in Path(name).glob("*.safetensors*"):
+            path.unlink()
 
     def multiprocessing(self, on: bool) -> None:
         """Have engines in a process of their own; vLLM looks no more after the first in here."""
@@ -112,6 +124,29 @@ class Steps:
             }
             for each in found
         ]
+
+    def embed(self) -> list[Any]:
+        """Return what a pooling model makes of each prompt, to the last bit."""
+        return self._pooled("encode")
+
+    def classify(self) -> list[Any]:
+        return self._pooled("classify")
+
+    def _pooled(self, way: str) -> list[Any]:
+        from vllm import PoolingParams
+
+        found = []
+        for each in PROMPTS:
+            prompt = [{"prompt_token_ids": each}]
+            if way == "classify":
+                answer = self._llm.classify(prompt)[0].outputs.probs
+            else:
+                task = next(task for task in _TASKS if task in self._llm.supported_tasks)
+                parameters = PoolingParams(use_activation=False)
+                answer = self._llm.encode(prompt, parameters, pooling_task=task)[0].outputs.data
+                answer = answer.flatten().tolist()
+            found.append([float(value).hex() for value in answer])
+        return found
 
     def freeze(self, **options: Any) -> dict[str, Any]:
         import thaw_vllm
