@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import psutil
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # what the tests here share
 DRIVE = Path(__file__).with_name("drive.py")
 LEFT_S = 15
 # With two workers, each of which takes the next file once two tests are left of its own, these come

@@ -57,10 +57,11 @@ class Steps:
 
         small_models.save(name, Path(name))
 
-    def forget_weights(self, name: str) -> None:
-        """Leave of a model's folder what is no weights."""
-        for path in Path(name).glob("*.safetensors*"):
-            path.unlink()
+    def states(self, model: str, **engine: Any) -> dict[str, Any]:
+        """Compare what workers hold of a model that was loaded in each way there is."""
+        import states
+
+        return states.load_in_all_ways(model, engine)
 
     def multiprocessing(self, on: bool) -> None:
         """Have engines in a process of their own; vLLM looks no more after the first in here."""

@@ -277,7 +277,7 @@ MODELS: Mapping[str, Small] = {
         config="LlamaConfig", kind=SEQUENCES, settings=SIZES | {"num_labels": 1}, does=CLASSIFY
     ),
 }
-ALWAYS = ("deepseek-v3-yarn", "qwen2-classifier-with-bias")
+ALWAYS = ("deepseek-v3-yarn", "qwen2-classifier-with-bias", "llama-untied-by-checkpoint")
 """What every run compares; the others are for the matrix."""
 
 

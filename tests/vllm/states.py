@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,22 +24,33 @@ State = dict[str, str]
 
 
 def load_in_all_ways(model: str, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """Load a model by vLLM's default loader and from snapshots; say what differs from the first."""
+    """Load a model by vLLM's default loader and from snapshots; say what differs from the first.
+
+    Snapshots are loaded beside a copy of the model's folder that has no weights.
+    """
     import thaw_vllm
 
-    options = {"model": model, **engine}
+    options, bare = {"model": model, **engine}, {"model": without_weights(model), **engine}
     loaded, live = f"{model}.thaw", f"{model} live.thaw"
     with worker(options) as first:
         expected = state_of(first)
         frozen = rpc(first, "thaw_freeze", live, "0" * 32, "auto")
     report = thaw_vllm.freeze(path=loaded, **(WITHOUT_ENGINE | options))
     differences = {
-        "loaded": _loaded(options, loaded, expected, OTHER_LIMITS),
-        "processed": _loaded(options, live, expected, {}),
+        "loaded": _loaded(bare, loaded, expected, OTHER_LIMITS),
+        "processed": _loaded(bare, live, expected, {}),
         "restored": _restored(options, live, expected),
     }
     counts = {"tensors": report.tensors, "live": frozen["tensors"], "state": len(expected)}
     return counts | differences
+
+
+def without_weights(model: str) -> str:
+    """Copy of a model's folder what is no weights."""
+    bare = f"{model} bare"
+    ignored = shutil.ignore_patterns("*.safetensors*", "*.bin*")
+    shutil.copytree(model, bare, ignore=ignored, dirs_exist_ok=True)
+    return bare
 
 
 def _loaded(

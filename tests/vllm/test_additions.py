@@ -73,6 +73,7 @@ def test_what_else_is_added_or_dropped_is_named(tmp_path: Path) -> None:
 EMBEDDINGS = torch.randn(4, 2)
 HEADS = {
     "tied": {"model.embed_tokens.weight": EMBEDDINGS, "lm_head.weight": EMBEDDINGS},
+    "tied to another": {"wte.weight": EMBEDDINGS, "a.lm_head.weight": EMBEDDINGS},
     "apart": {"model.embed_tokens.weight": EMBEDDINGS, "lm_head.weight": EMBEDDINGS.clone()},
     "none": {"model.embed_tokens.weight": EMBEDDINGS},
     "alone": {"lm_head.weight": EMBEDDINGS},
@@ -87,7 +88,14 @@ def model_config(*, tied: bool, untied: bool) -> Any:
 
 @pytest.mark.parametrize("retie", [True, False])
 @pytest.mark.parametrize(
-    ("head", "apart"), [("tied", False), ("apart", True), ("none", False), ("alone", True)]
+    ("head", "apart"),
+    [
+        ("tied", False),
+        ("tied to another", False),
+        ("apart", True),
+        ("none", False),
+        ("alone", True),
+    ],
 )
 @pytest.mark.parametrize("untied", [True, False])
 def test_embeddings_are_tied_as_they_are_in_the_snapshot(

@@ -14,7 +14,7 @@ from .configuration import TIED, UNTIED
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
 
-_HEAD, _EMBEDDINGS = "lm_head.weight", "embed_tokens.weight"
+_HEAD = "lm_head.weight"
 _BIAS = "bias"
 _REGISTER = "_register_bias"
 """vLLM's method of a head, which it calls when a checkpoint has a bias for it."""
@@ -68,9 +68,10 @@ def tie_as_frozen(model_config: ModelConfig, snapshot: Snapshot, *, retie: bool)
 
 
 def _has_own_head(snapshot: Snapshot) -> bool:
-    tensors = snapshot.tensors
-    heads = {tensors[name].storage for name in tensors if name.endswith(_HEAD)}
-    return bool(heads - {tensors[name].storage for name in tensors if name.endswith(_EMBEDDINGS)})
+    """Say whether there is a head that is nothing else as well; embeddings have many names."""
+    heads = {each.storage for name, each in snapshot.tensors.items() if name.endswith(_HEAD)}
+    others = {each.storage for name, each in snapshot.tensors.items() if not name.endswith(_HEAD)}
+    return bool(heads - others)
 
 
 def _owner(model: nn.Module, name: str) -> Any:
