@@ -75,7 +75,6 @@ HEADS = {
     "tied": {"model.embed_tokens.weight": EMBEDDINGS, "lm_head.weight": EMBEDDINGS},
     "tied to another": {"wte.weight": EMBEDDINGS, "a.lm_head.weight": EMBEDDINGS},
     "apart": {"model.embed_tokens.weight": EMBEDDINGS, "lm_head.weight": EMBEDDINGS.clone()},
-    "none": {"model.embed_tokens.weight": EMBEDDINGS},
     "alone": {"lm_head.weight": EMBEDDINGS},
 }
 
@@ -93,7 +92,6 @@ def model_config(*, tied: bool, untied: bool) -> Any:
         ("tied", False),
         ("tied to another", False),
         ("apart", True),
-        ("none", False),
         ("alone", True),
     ],
 )
@@ -107,6 +105,16 @@ def test_embeddings_are_tied_as_they_are_in_the_snapshot(
         tie_as_frozen(found, snapshot, retie=retie)
     assert found.hf_config.tie_word_embeddings is not apart
     assert found.word_embeddings_untied_by_checkpoint is (apart and retie)
+
+
+@pytest.mark.parametrize("untied", [True, False])
+def test_a_snapshot_without_a_head_decides_nothing(untied: bool, tmp_path: Path) -> None:
+    found = model_config(tied=not untied, untied=untied)
+    thaw.freeze({"model.embed_tokens.weight": EMBEDDINGS}, tmp_path / "a.thaw")
+    with thaw.open(tmp_path / "a.thaw") as snapshot:
+        tie_as_frozen(found, snapshot, retie=False)
+    assert found.hf_config.tie_word_embeddings is not untied
+    assert found.word_embeddings_untied_by_checkpoint is untied
 
 
 def test_a_model_that_is_not_tied_by_its_configuration_stays_so(tmp_path: Path) -> None:

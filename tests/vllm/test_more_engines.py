@@ -80,7 +80,7 @@ def test_decodes_what_the_default_loader_s_weights_decode(answers: Any, mode: st
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_does_not_fit_ends_an_engine_apart_and_is_named(answers: Any, fault: str) -> None:
     assert "Engine core initialization failed" in answers[fault].error
-    assert FAULTS[fault][1] in answers[fault].log
+    assert FAULTS[fault][1] in answers[fault].error
 
 
 def test_a_server_ends_when_its_snapshot_does_not_fit(answers: Any) -> None:

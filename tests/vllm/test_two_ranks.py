@@ -102,14 +102,14 @@ def test_a_freeze_that_failed_does_not_stand_in_the_way_of_the_next(answers: Any
 def test_damage_in_one_rank_ends_the_engine_and_is_named(answers: Any) -> None:
     fault = answers["a flipped bit"]
     assert "Engine core initialization failed" in fault.error
-    assert f"flipped.thaw/{SECOND}: chunk 0" in fault.log
-    assert "is damaged: it fails its CRC32C" in fault.log
+    assert f"rank 1: {answers.folder}/flipped.thaw/{SECOND}: chunk 0" in fault.error
+    assert "is damaged: it fails its CRC32C" in fault.error
 
 
 def test_a_missing_rank_ends_the_engine_and_is_named(answers: Any) -> None:
     fault = answers["a missing rank"]
     assert "Engine core initialization failed" in fault.error
-    assert MISSING in fault.log
+    assert MISSING in fault.error
 
 
 def test_a_snapshot_of_two_ranks_is_refused_by_one(answers: Any) -> None:

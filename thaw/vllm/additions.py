@@ -58,20 +58,21 @@ def tie_as_frozen(model_config: ModelConfig, snapshot: Snapshot, *, retie: bool)
     """
     found: Any = model_config
     config: Any = model_config.hf_config
-    untied_before = getattr(found, UNTIED, None)
-    if untied_before is None or not (untied_before or getattr(config, TIED, False)):
+    untied_before, untied = getattr(found, UNTIED, None), _has_own_head(snapshot)
+    if untied_before is None or untied is None:
         return
-    untied = _has_own_head(snapshot)
+    if not untied_before and not getattr(config, TIED, False):
+        return
     setattr(config, TIED, not untied)
     setattr(config.get_text_config(), TIED, not untied)
     setattr(found, UNTIED, untied and retie)
 
 
-def _has_own_head(snapshot: Snapshot) -> bool:
-    """Say whether there is a head that is nothing else as well; embeddings have many names."""
+def _has_own_head(snapshot: Snapshot) -> bool | None:
+    """Say whether a head is nothing else as well, if there is one; embeddings have many names."""
     heads = {each.storage for name, each in snapshot.tensors.items() if name.endswith(_HEAD)}
     others = {each.storage for name, each in snapshot.tensors.items() if not name.endswith(_HEAD)}
-    return bool(heads - others)
+    return bool(heads - others) if heads else None
 
 
 def _owner(model: nn.Module, name: str) -> Any:
