@@ -50,6 +50,14 @@ def _mode(label: str, options: dict[str, Any]) -> list[tuple[str, str, dict[str,
     ]
 
 
+REPLICAS = ["--data-parallel-size=2"]
+
+
+def _served(model: str, snapshot: str = "llama") -> list[str]:
+    extra = json.dumps({"snapshot": f"{snapshot}.thaw"})
+    return [f"--model={model}", "--load-format=thaw", "--model-loader-extra-config", extra]
+
+
 STEPS = [
     ("llama", "save", {"name": "llama"}),
     ("qwen2", "save", {"name": "qwen2"}),
@@ -61,6 +69,11 @@ STEPS = [
         "serve",
         {"options": [*SERVED, json.dumps({"snapshot": "llama.thaw"})]},
     ),
+    ("experts", "save_small", {"name": "qwen3-moe"}),
+    ("experts frozen", "freeze", {"model": "qwen3-moe", "path": "experts.thaw"}),
+    ("one served", "serve", {"options": _served("llama")}),
+    ("replicas served", "serve", {"options": [*_served("llama"), *REPLICAS]}),
+    ("replicas with experts", "serve", {"options": [*_served("qwen3-moe", "experts"), *REPLICAS]}),
     *((label, "load", LLAMA | options) for label, (options, _) in FAULTS.items()),
     ("killed", "freeze", {"model": "llama", "path": "deadly.thaw", **TWO, **UNPACKED}),
     *(step for label, options in MODES.items() for step in _mode(label, options)),
@@ -87,6 +100,16 @@ def test_a_server_ends_when_its_snapshot_does_not_fit(answers: Any) -> None:
     served = answers["refused by a server"]
     assert served.error == "RuntimeError: the server ended with status 1"
     assert "dtype is bfloat16 in the snapshot, float32 in this engine" in served.log
+
+
+def test_replicas_of_a_dense_model_load_one_snapshot(answers: Any) -> None:
+    assert answers.value("replicas served") == answers.value("one served")
+
+
+def test_replicas_of_a_model_with_experts_are_refused_by_name(answers: Any) -> None:
+    served = answers["replicas with experts"]
+    assert served.error == "RuntimeError: the server ended with status 1"
+    assert "data_parallel is none in the snapshot, 1 of 2 in this engine" in served.log
 
 
 def test_a_worker_that_dies_while_a_folder_is_frozen_leaves_no_snapshot(answers: Any) -> None:
