@@ -228,10 +228,14 @@ class Processor:
         self.step(layer.weight)  # type: ignore[arg-type]
 
 
+class DerivedProcessor(Processor):
+    pass
+
+
 @pytest.mark.parametrize("how", READS)
 def test_who_decides_by_values_is_found(how: str) -> None:
     with ValueReads() as reads:
-        Processor(READS[how]).process_weights_after_loading(Layer(None))
+        DerivedProcessor(READS[how]).process_weights_after_loading(Layer(None))
     assert list(reads.found) == ["Processor"]
 
 

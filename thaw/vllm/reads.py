@@ -94,7 +94,8 @@ def _reader(frame: FrameType | None) -> str:
     name = ""
     while frame is not None:
         if frame.f_code.co_name == _PROCESSING and "self" in frame.f_locals:
-            return type(frame.f_locals["self"]).__name__
+            # Where the code stands: what derived classes process is the same.
+            return frame.f_code.co_qualname.removesuffix(f".{_PROCESSING}").rpartition(".")[2]
         if not name and str(frame.f_globals.get("__name__", "")).startswith("vllm."):
             name = frame.f_code.co_name
         frame = frame.f_back

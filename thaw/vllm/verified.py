@@ -12,11 +12,22 @@ VERIFIED = frozenset(
         *("UnquantizedFusedMoEMethod", "TritonExperts", "CPUUnquantizedExperts"),
         *("Fp8LinearMethod", "Fp8KVCacheMethod", "CutlassFP8ScaledMMLinearKernel"),
         *("Fp8PerTensorOnlineLinearMethod", "Fp8PerTensorOnlineMoEMethod"),
+        *("CutlassFp8BlockScaledMMKernel", "MarlinExperts"),
+        *("Mxfp8OnlineLinearMethod", "MarlinMxfp8LinearKernel"),
         *("AutoGPTQLinearMethod", "AutoAWQMarlinLinearMethod", "MacheteLinearKernel"),
     }
 )
 """Methods, and kernels that they lay weights out for."""
 
-READERS = frozenset({"Fp8LinearMethod", "Fp8KVCacheMethod"})
-"""Those that look at values while they process, and let nothing but tensors and floats depend on
-them: whether scales of layers that vLLM fuses have to be made one, and whether there are any."""
+READERS = frozenset(
+    {
+        # Whether there are scales, and whether those of layers that vLLM fuses have to be made one.
+        *("BaseKVCacheMethod", "Fp8LinearMethod"),
+        # Whether to warn of scales that differ.
+        "Fp8MoEMethod",
+        # Nothing: values are packed anew by way of the host.
+        "MarlinLinearKernel",
+    }
+)
+"""Classes that look at values while they process, and let nothing but tensors and floats depend on
+them."""
