@@ -298,6 +298,19 @@ OUT_OF_BOUNDS: Variants = {
     "empty-by-1": ("no elements, one byte after its storage", _tensor("uint8", (0,), offset=513)),
     "empty-far": ("no elements, far away", _tensor("uint8", (3, 0), offset=MAX)),
     "empty-storage": ("an element of a storage of no bytes", _tensor("bool", (), nbytes=0)),
+    "expanded-stride": (
+        "a stride of 0 beside one that leads outside, with fewer elements than the storage has",
+        _tensor("uint8", (4, 100), (0, 6)),
+    ),
+    "expanded-stride-last": (
+        "a stride that leads one byte outside beside one of 0",
+        _tensor("uint8", (2, 4), (512, 0)),
+    ),
+    "expanded-once": (
+        "a stride of 0 in a size of 1 beside one that leads outside",
+        _tensor("int16", (1, 3), (0, 128), offset=2),
+    ),
+    "windows": ("windows over each other, the last outside", _tensor("uint8", (500, 14), (1, 1))),
     "great": ("2^62 bytes", _tensor("uint8", (2**31, 2**31))),
     "greatest": ("2^63 - 1 bytes", _tensor("uint8", (7**2 * 73 * 127 * 337, 92737 * 649657))),
 }

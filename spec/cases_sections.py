@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vector_builder import EXTENSION, File, manifest, pattern, text
+from vector_builder import EXTENSION, PRIVATE, File, manifest, pattern, text
 from vector_case import PLAIN, Case, Variants, empty, invalid, plain
 
 END = 8192 + 24
@@ -79,7 +79,8 @@ OUT_OF_BOUNDS = {
 REQUIRED = {
     "4": ("type 4", _typed(4)),
     "0": ("type 0", _typed(0)),
-    "private": ("a type for private use", _typed(EXTENSION)),
+    "private": ("a type for private use", _typed(PRIVATE)),
+    "unassigned": ("a type that a later version may assign", _typed(5)),
     "greatest": ("the greatest type", _typed(2**32 - 1)),
     "big-endian": ("type 1 in big-endian order", _typed(1 << 24)),
     "more-flags": ("reserved flags beside the required one", _typed(4, 2**32 - 1)),
@@ -199,13 +200,22 @@ EXTENSION_CHECKSUM = {
     "last": (
         "the last of three extensions changed",
         plain(
-            extra={**EXTRA, "b": (4, b"b"), "c": (5, b"c")},
+            extra={**EXTRA, "b": (5, b"b"), "c": (6, b"c")},
             entries={"c": {"crc32c": 0}},
         ),
     ),
-    "unassigned-type": (
-        "a type that is not private",
-        plain(extra={"a": (4, b"a")}, entries={"a": {"crc32c": 1}}),
+    "private": (
+        "a type for private use",
+        plain(extra={"a": (PRIVATE, pattern(16))}, entries={"a": {"crc32c": 1}}),
+    ),
+}
+
+PRIVATE_SECTIONS = {
+    "empty": ("a private section of no bytes", plain(extra={"a": (PRIVATE, b"")})),
+    "15": ("a private section of 15 bytes", plain(extra={"a": (PRIVATE + 1, pattern(15))})),
+    "greatest": (
+        "15 bytes of the greatest type, after a private section of 16 bytes",
+        plain(extra={"a": (PRIVATE, pattern(16)), "b": (2**32 - 1, pattern(15))}),
     ),
 }
 
@@ -239,5 +249,6 @@ CASES: list[Case] = [
     *invalid("SEC-11", "manifest-checksum", MANIFEST_CHECKSUM),
     *invalid("SEC-12", "digests-checksum", DIGESTS_CHECKSUM),
     *invalid("SEC-13", "section-checksum", EXTENSION_CHECKSUM),
+    *invalid("SEC-15", "bad-private-section", PRIVATE_SECTIONS),
     *ORDER,
 ]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
+from uuid import UUID
 
 from vector_builder import File, Object, text
 from vector_case import (
@@ -19,6 +20,7 @@ from vector_case import (
     rank_shard,
     ranks,
     removed,
+    sealed,
 )
 
 ONE, TWO = "rank-00000-of-00002.thaw", "rank-00001-of-00002.thaw"
@@ -29,7 +31,7 @@ SAID: Object = json.loads(build(SET[INDEX]))
 
 def _indexed(index: Object | bytes) -> Folder:
     data = index if isinstance(index, bytes) else text(index)
-    return SET | {INDEX: data}
+    return SET | {INDEX: sealed(data)}
 
 
 def _without(name: str, **more: File | bytes) -> Folder:
@@ -79,6 +81,10 @@ MISSING_INDEX: Variants = {
         "an index under another name",
         {("snapshot.json.tmp" if name == INDEX else name): data for name, data in SET.items()},
     ),
+    "folder": (
+        "a folder in the place of the index",
+        _without(INDEX, **{f"{INDEX}/{INDEX}": SET[INDEX]}),
+    ),
 }
 
 BAD_INDEX: Variants = {
@@ -113,7 +119,7 @@ BAD_INDEX: Variants = {
         "a lone surrogate in an unknown member",
         _raw(lambda raw: raw[:-1] + rb',"x":"\ud800"}'),
     ),
-    **{f"no-{name}": (f"no member {name}", _lacking(name)) for name in SAID},
+    **{f"no-{name}": (f"no member {name}", _lacking(name)) for name in SAID if name != "crc32c"},
     **{
         f"no-{name}": (f"no member {name} of rank 1", _lacking("ranks", 1, name))
         for name in SAID["ranks"][0]
@@ -141,7 +147,48 @@ BAD_INDEX: Variants = {
         _rank(1, root_digest=int(SAID["ranks"][1]["root_digest"], 16)),
     ),
     "digest-null": ("a root digest of null", _rank(0, root_digest=None)),
+    **{
+        f"id-{name}": (f"a snapshot_id {what}", _top(snapshot_id=digits))
+        for name, (what, digits) in {
+            "upper": ("in upper case", SAID["snapshot_id"].upper()),
+            "mixed": ("with one digit in upper case", SAID["snapshot_id"].replace("a0", "A0")),
+            "short": ("of 31 digits", SAID["snapshot_id"][:-1]),
+            "long": ("of 33 digits", SAID["snapshot_id"] + "0"),
+            "empty": ("of no digits", ""),
+            "letter": ("with a letter that is no digit", "g" + SAID["snapshot_id"][1:]),
+            "dashes": ("with the dashes of a UUID", str(UUID(SAID["snapshot_id"]))),
+            "prefix": ("that begins with 0x", "0x" + SAID["snapshot_id"][2:]),
+            "space": ("with a space at its end", SAID["snapshot_id"][:-1] + " "),
+            "line-end": ("with a line end at its end", SAID["snapshot_id"] + "\n"),
+            "arabic": ("with an Arabic digit", SAID["snapshot_id"][:-1] + "\u0661"),
+        }.items()
+    },
+    **{
+        f"digest-{name}": (f"a root digest {what}", _rank(1, root_digest=digits))
+        for name, (what, digits) in {
+            "upper": ("in upper case", SAID["ranks"][1]["root_digest"].upper()),
+            "short": ("of seven digits", SAID["ranks"][1]["root_digest"][:-1]),
+            "long": ("of nine digits", SAID["ranks"][1]["root_digest"] + "0"),
+            "long-first": ("with a zero before it", "0" + SAID["ranks"][1]["root_digest"]),
+            "empty": ("of no digits", ""),
+            "letter": ("with a letter that is no digit", "0000000g"),
+            "prefix": ("that begins with 0x", "0x000000"),
+            "sign": ("with a sign", "+" + SAID["ranks"][1]["root_digest"][1:]),
+            "line-end": ("with a line end", SAID["ranks"][1]["root_digest"] + "\n"),
+        }.items()
+    },
+    "features-object": ("required_features as an object", _top(required_features={})),
+    "features-string": ("required_features as a string", _top(required_features="")),
+    "features-null": ("required_features null", _top(required_features=None)),
+    "feature-number": ("a number in required_features", _top(required_features=[1])),
+    "feature-null": (
+        "null behind a string in required_features",
+        _top(required_features=["a", None]),
+    ),
+    "metadata-array": ("metadata as an array", _top(metadata=[])),
+    "metadata-null": ("metadata null", _top(metadata=None)),
 }
+assert SAID["ranks"][1]["root_digest"].upper() != SAID["ranks"][1]["root_digest"]
 
 FILE_NAMES: Variants = {
     "parent": _file(0, f"../{ONE}"),
@@ -281,7 +328,7 @@ SHARDS = [
 ]
 
 CASES: list[Case] = [
-    *invalid("SET-1", "set-missing-index", MISSING_INDEX),
+    *invalid("SET-1 SEAL-3", "set-missing-index", MISSING_INDEX),
     *invalid("SET-2", "set-bad-index", BAD_INDEX),
     *invalid(
         "SET-3",
@@ -295,6 +342,15 @@ CASES: list[Case] = [
                 _indexed(
                     SAID | {"major": 2, "ranks": [each | {"file": "a"} for each in SAID["ranks"]]}
                 ),
+            ),
+            "2-alone": ("major 2 and no other member", _indexed(b'{"major":2}')),
+            "2-types": (
+                "major 2 and members of other types",
+                _top(major=2, minor="0", snapshot_id=1, ranks={}, required_features=1),
+            ),
+            "2-checksum": (
+                "major 2 and a wrong checksum",
+                SET | {INDEX: text(SAID | {"major": 2})},
             ),
         },
     ),

@@ -155,6 +155,19 @@ CASES: list[Case] = [
         _views("uint8", 3, a=((300, 300), (0, 0), 0, 2)),
     ),
     valid(
+        "expanded-to-the-end",
+        "TEN-7",
+        "strides of 0 beside others: more elements than bytes, and fewer, up to the last byte",
+        _views(
+            "uint8",
+            512,
+            a=((4, 512), (0, 1)),
+            b=((2, 4), (511, 0)),
+            c=((4, 103), (0, 5)),
+            d=((1, 2, 300), (0, 511, 0)),
+        ),
+    ),
+    valid(
         "windows",
         "TEN-7",
         "elements that overlap each other in one tensor",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from vector_builder import EXTENSION, File, Object, arena, manifest, pattern, tensor, text
+from vector_builder import EXTENSION, PRIVATE, File, Object, arena, manifest, pattern, tensor, text
 from vector_case import (
     PAYLOAD,
     PLAIN,
@@ -14,6 +14,7 @@ from vector_case import (
     plain,
     rank_shard,
     ranks,
+    sealed,
     snapshot,
     valid,
 )
@@ -96,13 +97,14 @@ LAYOUT = [
     valid("unknown-minor", "SB-5", "a later minor version", plain(head={"minor": 65535})),
     valid(
         "optional-sections",
-        "SEC-4",
-        "sections of unknown types, one empty, one of type 4, two of one type",
+        "SEC-4 SEC-15",
+        "sections of unknown types, one empty, one of type 5, two of one type, two private ones",
         plain(
             extra={
                 "a": (EXTENSION, pattern(100)),
                 "b": (EXTENSION, b""),
-                "c": (4, b"\0\0"),
+                "c": (5, b"\0\0"),
+                "e": (PRIVATE, pattern(16)),
                 "d": (2**32 - 1, b"x" * 4097),
             }
         ),
@@ -223,6 +225,9 @@ def _scripts() -> File:
         " ",
         "  leading and trailing  ",
         "\ufeffmark",
+        "\uffff",
+        "\ufdd0\ufdef\ufffe",
+        "\U0001fffe\U0010ffff",
         "\u202ereversed",
         "\x7f\x80\u2028",
         "__proto__",
@@ -254,6 +259,21 @@ TEXT = [
         "JSON-4",
         "the largest and smallest integers, and minus zero",
         metadata(f'{{"a":[{MAX},-{MAX},0,-0,1],"b":{MAX}}}'),
+    ),
+    valid(
+        "json-minus-zero",
+        "JSON-4 MAN-5 STO-1 TEN-3",
+        "minus zero for a rank, offsets, an index, a size and a stride",
+        plain(
+            manifest=text(
+                PLAIN | {"tensors": PLAIN["tensors"] | {"nothing": tensor("int16", (3, 0), (0, 0))}}
+            )
+            .replace(b'"rank":0', b'"rank":-0')
+            .replace(b'"offset":0', b'"offset":-0')
+            .replace(b'"storage":0', b'"storage":-0')
+            .replace(b"[3,0]", b"[3,-0]")
+            .replace(b"[0,0]", b"[-0,-0]")
+        ),
     ),
     valid(
         "json-depth-arrays",
@@ -331,7 +351,13 @@ def _set(**members: object) -> dict[str, File | bytes]:
 
 
 def _extended_index() -> dict[str, File | bytes]:
-    folder = _set(minor=9, later={"ranks": []}, created=[None])
+    folder = _set(
+        minor=9,
+        later={"ranks": [], "crc32c": None},
+        created=[None],
+        required_features=[],
+        metadata={"of": "all ranks", "required_features": ["not one"]},
+    )
     index = folder["snapshot.json"]
     assert isinstance(index, bytes)
     raw = index.replace(b'{"file"', b'{"host":"a","file"')
@@ -341,7 +367,7 @@ def _extended_index() -> dict[str, File | bytes]:
         "rank-00001-of-00002.thaw.tmp": b"\0" * 100,
         "more/rank-00000-of-00002.thaw": b"nor this",
     }
-    return folder | {"snapshot.json": b"\n" + raw + b"\n"} | strangers
+    return folder | {"snapshot.json": sealed(b"\n" + raw + b"\n")} | strangers
 
 
 SETS = [

@@ -3,7 +3,8 @@
     python spec/conformance.py [--jobs N] [--timeout S] [--every N] [--vectors DIR] -- CMD...
 
 CMD is run with the path of each vector as its last argument. All vectors prove a reader; every
-N-th is for a quick look at one that is slow to start.
+N-th is for a quick look at one that is slow to start. Those that no archive can hold (pipes, links,
+many ranks, large texts) are made in a folder that is removed at the end.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 COLUMNS = ("rank", "name", "dtype", "shape", "stride", "storage", "offset", "sha256")
 VECTORS = Path(__file__).with_name("vectors")
+MAX_OPEN = 1024
 
 
 def check(command: list[str], vector: Path, timeout_s: float) -> str | None:
@@ -34,7 +38,12 @@ def check(command: list[str], vector: Path, timeout_s: float) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {timeout_s:g} s"
-    if "error" in expected:
+    return judge(done, expected)
+
+
+def judge(done: subprocess.CompletedProcess[bytes], expected: dict[str, Any]) -> str | None:
+    """Compare what a command did with what is expected; where both are, it may do either."""
+    if "error" in expected and (done.returncode or "tensors" not in expected):
         return check_rejection(done, expected["error"])
     return check_table(done, expected["tensors"])
 
@@ -80,6 +89,14 @@ def check_table(
     return None
 
 
+def make_more(folder: Path) -> list[Path]:
+    """Make the vectors that no archive can hold."""
+    # The functions above are for others too, who load this file alone.
+    from cases_made import make
+
+    return make(folder)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -97,8 +114,13 @@ def main() -> int:
     if shutil.which(options.command[0]) is None:
         print(f"there is no command {options.command[0]!r}", file=sys.stderr)
         return 2
-    vectors = sorted(options.vectors.glob("*valid/*.thaw"))[:: options.every]
-    with ThreadPoolExecutor(options.jobs) as pool:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN, MAX_OPEN))
+    with (
+        TemporaryDirectory(prefix="thaw-vectors-") as made,
+        ThreadPoolExecutor(options.jobs) as pool,
+    ):
+        vectors = [*sorted(options.vectors.glob("*valid/*.thaw")), *make_more(Path(made))]
+        vectors = vectors[:: options.every]
         results = list(
             pool.map(lambda vector: check(options.command, vector, options.timeout), vectors)
         )

@@ -9,10 +9,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import cases_agreement
+import cases_hashes
 import cases_json
+import cases_limits
 import cases_members
+import cases_order
 import cases_payload
 import cases_sections
+import cases_set_order
 import cases_sets
 import cases_superblock
 import cases_tensors
@@ -33,7 +38,12 @@ CASES: list[Case] = [
         cases_json,
         cases_members,
         cases_payload,
+        cases_hashes,
+        cases_limits,
+        cases_order,
         cases_sets,
+        cases_agreement,
+        cases_set_order,
     )
     for each in module.CASES
 ]
@@ -67,8 +77,7 @@ def make(cases: Iterable[Case]) -> dict[str, bytes]:
 
 def _files(case: Case) -> Iterator[tuple[str, bytes]]:
     yield from case.files().items()
-    kind = "invalid" if case.code else "valid"
-    yield f"{kind}/{case.name}.json", serialize(case.expected()).encode()
+    yield f"{case.place}.json", serialize(case.expected()).encode()
 
 
 def serialize(expected: Object) -> str:

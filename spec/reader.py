@@ -7,6 +7,7 @@ It needs the standard library alone and is written to be read beside the specifi
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,8 +15,10 @@ import re
 import stat
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO, Any, Literal
 
 # 1. Words
@@ -73,7 +76,7 @@ def crc32c(data: bytes, crc: int = 0) -> int:
 # 4. The superblock
 
 MAGIC = bytes([0x89, 0x54, 0x48, 0x41, 0x57, 0x0D, 0x0A, 0x1A])
-MANIFEST, DIGESTS, PAYLOAD = 1, 2, 3
+MANIFEST, DIGESTS, PAYLOAD, HASHES, PRIVATE = 1, 2, 3, 4, 1 << 31
 
 
 @dataclass
@@ -98,6 +101,7 @@ class Shard:
     file: IO[bytes]
     size: int
     path: str = ""
+    version: tuple[Any, ...] = ()
     chunk_nbytes: int = 0
     snapshot_id: bytes = b""
     root_digest: int = 0
@@ -108,6 +112,8 @@ class Shard:
     def read(self, offset: int, nbytes: int) -> bytes:
         if self.file.closed:
             self.file = open(self.path, "rb")  # noqa: SIM115
+            if version_of(self.file) != self.version:
+                raise Error("io", None, f"{self.path} is another file than before (CON-4)")
         self.file.seek(offset)
         data = self.file.read(nbytes)
         require(len(data) == nbytes, "truncated-file", "SB-10", "the file ended while it was read")
@@ -121,8 +127,15 @@ class Shard:
             yield self.read(offset, min(1 << 20, end - offset))
 
 
-def read_superblock(shard: Shard) -> None:
-    """Work through phases 1 to 3."""
+def version_of(file: IO[bytes]) -> tuple[Any, ...]:
+    status = os.fstat(file.fileno())
+    file.seek(0)
+    head = hashlib.sha256(file.read(4096)).digest()
+    return status.st_dev, status.st_ino, status.st_size, head
+
+
+def read_superblock(shard: Shard) -> bytes:
+    """Work through phases 1 and 2, and return the superblock's bytes."""
     data = shard.read(0, min(4096, shard.size))
     check_magic(data)
     major, _minor, count, _compatible, required, file_nbytes, chunk, identity = struct.unpack_from(
@@ -138,7 +151,7 @@ def read_superblock(shard: Shard) -> None:
     require(power, "bad-chunk-size", "SB-12", f"chunks of {chunk} bytes")
     require(count <= 64, "bad-section-count", "SB-13", f"{count} sections")
     shard.chunk_nbytes, shard.snapshot_id, shard.root_digest = chunk, identity, stored
-    read_sections(shard, data, count)
+    return data
 
 
 def check_magic(data: bytes) -> None:
@@ -150,7 +163,9 @@ def check_magic(data: bytes) -> None:
 # 5. Sections
 
 
-def read_sections(shard: Shard, data: bytes, count: int) -> None:
+def read_sections(shard: Shard, data: bytes) -> None:
+    """Work through phase 3."""
+    (count,) = struct.unpack_from("<I", data, 12)
     for index in range(count):
         kind, flags, offset, nbytes, crc, _ = struct.unpack_from("<IIQQII", data, 256 + 32 * index)
         section = Section(kind, flags, offset, nbytes, crc)
@@ -159,6 +174,8 @@ def read_sections(shard: Shard, data: bytes, count: int) -> None:
         require(inside, "section-out-of-bounds", "SEC-2", f"section {index}")
         unknown = kind not in (MANIFEST, DIGESTS, PAYLOAD)
         require(not (unknown and flags & 1), "unknown-required-section", "SEC-3", f"type {kind}")
+        named = kind < PRIVATE or nbytes >= 16
+        require(named, "bad-private-section", "SEC-15", f"{nbytes} bytes of type {kind}")
         shard.sections.append(section)
     for kind in (MANIFEST, DIGESTS, PAYLOAD):
         found = sum(section.kind == kind for section in shard.sections)
@@ -197,7 +214,22 @@ def checked_section(shard: Shard, kind: int, code: str, rule: str) -> bytes:
 # 6. The manifest as JSON
 
 
+STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)', re.DOTALL)
+MAX_CONTAINERS, MAX_COMMAS = 1 << 20, 1 << 23
+
+
+def check_limit(data: bytes) -> None:
+    """Refuse a text of more values than this reader has memory for (13, CON-3)."""
+    if data.count(b"{") + data.count(b"[") + data.count(b",") <= MAX_CONTAINERS:
+        return
+    marks = STRING.sub(b"0", data)
+    containers, commas = marks.count(b"{") + marks.count(b"["), marks.count(b",")
+    good = containers <= MAX_CONTAINERS and commas <= MAX_COMMAS
+    require(good, "limit", "CON-3", f"{containers} objects and arrays, {commas} commas")
+
+
 def parse_json(data: bytes) -> dict[str, Any]:
+    check_limit(data)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -242,17 +274,20 @@ def no_constant(text: str) -> None:
 
 
 def check_values(root: Any) -> None:
-    """Check depth and strings, without recursion."""
-    pending = [(root, 1)]
-    while pending:
-        value, depth = pending.pop()
-        if isinstance(value, dict | list):
-            require(depth <= 32, "json-depth", "JSON-5", "nested deeper than 32")
-            inner = [*value, *value.values()] if isinstance(value, dict) else value
-            pending += [(each, depth + 1) for each in inner]
-        elif isinstance(value, str):
-            lone = re.search("[\ud800-\udfff]", value)
-            require(not lone, "json-unicode", "JSON-6", "a lone surrogate")
+    """Check depth and strings, level by level."""
+    level, depth = [root], 1
+    while level:
+        require(depth <= 32, "json-depth", "JSON-5", "nested deeper than 32")
+        inner = []
+        for container in level:
+            names = container if isinstance(container, dict) else ()
+            for value in chain(names, container.values() if names else container):
+                if isinstance(value, str):
+                    lone = re.search("[\ud800-\udfff]", value)
+                    require(not lone, "json-unicode", "JSON-6", "a lone surrogate")
+                elif isinstance(value, dict | list):
+                    inner.append(value)
+        level, depth = inner, depth + 1
 
 
 # 7. The members of the manifest
@@ -377,6 +412,37 @@ def verify_payload(shard: Shard) -> None:
         if section.kind not in (MANIFEST, DIGESTS, PAYLOAD):
             found = crc_of_range(shard, section.offset, section.end)
             require(found == section.crc, "section-checksum", "SEC-13", f"type {section.kind}")
+    verify_hashes(shard)
+
+
+def verify_hashes(shard: Shard) -> None:
+    """Check the section of 10.1; a reader may leave this out."""
+    found = [section for section in shard.sections if section.kind == HASHES]
+    if not found:
+        return
+    payload, manifest, count = shard.section(PAYLOAD), shard.section(MANIFEST), len(shard.digests)
+    good = len(found) == 1 and found[0].nbytes == 64 + 32 * count
+    require(good, "bad-hash-section", "HASH-1", f"{len(found)} sections of hashes")
+    head = shard.read(found[0].offset, 64)
+    good = head[:32] == b"sha256".ljust(32, b"\0")
+    require(good, "bad-hash-section", "HASH-1", "unknown algorithm or reserved bytes")
+    root = hashlib.sha256(b"thaw root sha256" + shard.snapshot_id)
+    root.update(struct.pack("<QQ", shard.chunk_nbytes, payload.nbytes))
+    root.update(sha256_of_range(shard, manifest.offset, manifest.end))
+    for index in range(count):
+        start = payload.offset + index * shard.chunk_nbytes
+        hashed = sha256_of_range(shard, start, min(start + shard.chunk_nbytes, payload.end))
+        stored = shard.read(found[0].offset + 64 + 32 * index, 32)
+        require(hashed == stored, "chunk-hash", "HASH-2", f"chunk {index}")
+        root.update(hashed)
+    require(root.digest() == head[32:], "chunk-hash", "HASH-2", "the root")
+
+
+def sha256_of_range(shard: Shard, start: int, end: int) -> bytes:
+    digest = hashlib.sha256()
+    for piece in shard.pieces(start, end):
+        digest.update(piece)
+    return digest.digest()
 
 
 def crc_of_range(shard: Shard, start: int, end: int) -> int:
@@ -394,11 +460,12 @@ def check_gaps(shard: Shard, at: int, end: int, used: list[tuple[int, int]]) -> 
 
 
 def open_shard(file: IO[bytes], size: int, check: Callable[[Shard], None] | None = None) -> Shard:
-    """Open a shard (phases 1 to 6); `check` is called after its superblock."""
+    """Open a shard (phases 1 to 6); `check` is called after phase 2."""
     shard = Shard(file, size)
-    read_superblock(shard)
+    superblock = read_superblock(shard)
     if check:
         check(shard)
+    read_sections(shard, superblock)
     text = checked_section(shard, MANIFEST, "manifest-checksum", "SEC-11")
     table = checked_section(shard, DIGESTS, "digests-checksum", "SEC-12")
     shard.digests = tuple(value for (value,) in struct.iter_unpack("<I", table))
@@ -416,39 +483,97 @@ def open_set(folder: str) -> list[Shard]:
     for rank, entry in enumerate(index["ranks"]):
         name = f"rank-{rank:05d}-of-{count:05d}.thaw"
         require(entry["file"] == name, "set-file-name", "SET-4", entry["file"])
-    return [open_member(folder, index, rank) for rank in range(count)]
+    shards: list[Shard] = []
+    for rank in range(count):
+        shards.append(open_member(folder, index, rank))
+        kinds = {shard.manifest["kind"] for shard in (shards[0], shards[-1])}
+        require(len(kinds) == 1, "set-kind", "SET-12", f"rank {rank}: {kinds}")
+    check_places([shard.manifest["shard"] for shard in shards])
+    return shards
 
 
 def read_index(path: str) -> dict[str, Any]:
-    require(os.path.isfile(path), "set-missing-index", "SET-1", "no snapshot.json")
+    require(is_file(path), "set-missing-index", "SET-1", "no snapshot.json")
     with open(path, "rb") as file:
         data = file.read((1 << 24) + 1)
-    require(len(data) <= 1 << 24, "set-bad-index", "SET-2", "too large")
+    bad_index(len(data) <= 1 << 24, "too large")
     try:
         index = parse_json(data)
-        for name, kind in (("major", int), ("minor", int), ("snapshot_id", str), ("ranks", list)):
-            member(index, name, kind)
-        require(1 <= len(index["ranks"]) <= 99999, "", "", "the number of ranks")
-        hexadecimal(index["snapshot_id"], 32)
-        for entry in index["ranks"]:
-            require(type(entry) is dict, "", "", "an element of ranks")
-            member(entry, "file", str)
-            member(entry, "nbytes", int)
-            hexadecimal(member(entry, "root_digest", str), 8)
     except Error as error:
+        if error.code == "limit":
+            raise
         raise Error("set-bad-index", "SET-2", error.message) from None
+    bad_index(type(index.get("major")) is int, "major")
     require(index["major"] == 1, "set-version", "SET-3", f"version {index['major']}")
+    check_index_crc(index, data)
+    needed = index.get("required_features", [])
+    bad_index(type(needed) is list, "required_features")
+    bad_index(all(type(each) is str for each in needed), "an element of required_features")
+    require(not needed, "set-unknown-feature", "SET-11", f"needs {needed}")
+    check_index(index)
     return index
 
 
-def hexadecimal(text: str, digits: int) -> None:
-    require(re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None, "", "", text[:50])
+def bad_index(condition: bool, message: str) -> None:
+    require(condition, "set-bad-index", "SET-2", message)
+
+
+def is_file(path: str) -> bool:
+    """Say whether this is a regular file, or a link to one."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return False
+        raise
+
+
+def check_index_crc(index: dict[str, Any], data: bytes) -> None:
+    before, found, after = data.partition(b'"crc32c":"')
+    digits = after[:8]
+    once = found and b'"crc32c":"' not in after and re.fullmatch(rb"[0-9a-f]{8}", digits)
+    require(bool(once), "set-checksum", "SET-10", "not one crc32c of eight digits")
+    same = index.get("crc32c") == digits.decode()
+    require(same, "set-checksum", "SET-10", "crc32c is not a member of the index itself")
+    expected = crc32c(before + found + b"00000000" + after[8:])
+    require(int(digits, 16) == expected, "set-checksum", "SET-10", f"{expected:08x} expected")
+
+
+def check_index(index: dict[str, Any]) -> None:
+    bad_index(type(index.get("minor")) is int, "minor")
+    hexadecimal(index.get("snapshot_id"), 32)
+    bad_index(type(index.get("metadata", {})) is dict, "metadata")
+    bad_index(type(index.get("ranks")) is list, "ranks")
+    bad_index(1 <= len(index["ranks"]) <= 99999, "the number of ranks")
+    for entry in index["ranks"]:
+        bad_index(type(entry) is dict, "an element of ranks")
+        bad_index(type(entry.get("file")) is str, "a file name")
+        bad_index(type(entry.get("nbytes")) is int, "a size")
+        hexadecimal(entry.get("root_digest"), 8)
+
+
+def hexadecimal(text: Any, digits: int) -> None:
+    bad_index(type(text) is str, "not a string")
+    bad_index(re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None, text[:50])
+
+
+def check_places(places: list[dict[str, Any]]) -> None:
+    """Check that all ranks say the same of the parallelism, and fill every place alike."""
+    for axis in ("tp", "pp", "ep"):
+        sizes = {place[axis]["size"] if axis in place else None for place in places}
+        require(len(sizes) == 1, "set-place", "SET-13", f"sizes of {axis}: {sizes}")
+    one = {"rank": 0, "size": 1}
+    tp, pp = places[0].get("tp", one), places[0].get("pp", one)
+    product = tp["size"] * pp["size"]
+    pairs = Counter((p.get("tp", one)["rank"], p.get("pp", one)["rank"]) for p in places)
+    alike = all(found * product == len(places) for found in pairs.values())
+    require(alike, "set-place", "SET-13", f"tp and pp ranks: {sorted(pairs)[:5]}")
 
 
 def open_member(folder: str, index: dict[str, Any], rank: int) -> Shard:
     entry, count = index["ranks"][rank], len(index["ranks"])
     path = os.path.join(folder, entry["file"])
-    require(os.path.isfile(path), "set-missing-rank", "SET-5", entry["file"])
+    require(is_file(path), "set-missing-rank", "SET-5", entry["file"])
     size = os.path.getsize(path)
     require(size == entry["nbytes"], "set-size", "SET-6", entry["file"])
 
@@ -470,8 +595,7 @@ def open_path(path: str) -> list[Shard]:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         return open_set(path)
-    if not stat.S_ISREG(mode):
-        raise Error("io", None, f"{path} is no file")
+    require(stat.S_ISREG(mode), "not-a-file", "PATH-1", f"{path} is no file")
     return [open_file(path, os.path.getsize(path))]
 
 
@@ -479,6 +603,7 @@ def open_file(path: str, size: int, check: Callable[[Shard], None] | None = None
     """Open a shard; its file is closed until more of it is read, since a set may have many."""
     with open(path, "rb") as file:
         shard = open_shard(file, size, check)
+        shard.version = version_of(file)
     shard.path = path
     return shard
 
@@ -549,6 +674,7 @@ def gather(view: memoryview[int], dimensions: list[tuple[int, int]], start: int)
 
 
 def main(path: str) -> int:
+    shards: list[Shard] = []
     try:
         shards = open_path(path)
         for shard in shards:
@@ -560,6 +686,9 @@ def main(path: str) -> int:
         found = {"code": error.code, "rule": error.rule, "message": error.message}
     except OSError as error:
         found = {"code": "io", "rule": None, "message": str(error)}
+    finally:
+        for shard in shards:
+            shard.file.close()
     print(json.dumps(found), file=sys.stderr)
     return 1
 

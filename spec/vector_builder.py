@@ -8,13 +8,15 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import Any, TypeAlias
 
 MAGIC = b"\x89THAW\r\n\x1a"
 SNAPSHOT_ID = bytes(range(0xA0, 0xB0))
 SUPERBLOCK_NBYTES = 4096
 CHUNK_NBYTES = 4096
-EXTENSION = 0x80000000
+EXTENSION = 0x100
+PRIVATE = 0x80000000
 TYPES = {"manifest": 1, "digests": 2, "payload": 3}
 ELEMENT_NBYTES = {
     **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e4m3fnuz"), 1),
@@ -237,9 +239,12 @@ def tensor_table(file: File) -> list[Object]:
         start = found["storages"][each["storage"]]["offset"] + each["offset"]
         nbytes = ELEMENT_NBYTES[each["dtype"]]
         digest = hashlib.sha256()
-        for index in _element_indices(each["shape"], each["stride"]):
-            at = start + index * nbytes
-            digest.update(file.payload[at : at + nbytes])
+        if each["shape"] and not any(each["stride"]):
+            digest.update(file.payload[start : start + nbytes] * prod(each["shape"]))
+        else:
+            for index in _element_indices(each["shape"], each["stride"]):
+                at = start + index * nbytes
+                digest.update(file.payload[at : at + nbytes])
         members = ("dtype", "shape", "stride", "storage", "offset")
         rows.append(
             {"rank": found["shard"]["rank"], "name": name}

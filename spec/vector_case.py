@@ -13,6 +13,7 @@ from vector_builder import (
     File,
     Object,
     arena,
+    crc32c,
     manifest,
     pattern,
     tensor,
@@ -27,17 +28,27 @@ Variants: TypeAlias = Mapping[str, tuple[str, Content]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A vector: a file or a folder, the rules it is about, and the error code if it is invalid."""
+    """A vector: a file or a folder, the rules it is about, and the error code if it is invalid.
+
+    Attributes:
+        either: a reader may accept it, with its table, or reject it, with the code.
+    """
 
     name: str
     description: str
     rules: tuple[str, ...]
     content: Content
     code: str = ""
+    either: bool = False
+
+    @property
+    def place(self) -> str:
+        """Say where it lies below the folder of the vectors, without a suffix."""
+        return f"{'invalid' if self.code and not self.either else 'valid'}/{self.name}"
 
     def files(self) -> dict[str, bytes]:
         """Return the bytes of its files, by path below the folder of the vectors."""
-        path = f"{'invalid' if self.code else 'valid'}/{self.name}.thaw"
+        path = f"{self.place}.thaw"
         if not isinstance(self.content, dict):
             return {path: build(self.content)}
         return {f"{path}/{name}": build(each) for name, each in self.content.items()}
@@ -46,7 +57,10 @@ class Case:
         """Return the members of its JSON file."""
         said: Object = {"description": self.description, "rules": list(self.rules)}
         if self.code:
-            return said | {"error": {"code": self.code, "rule": self.rules[0]}}
+            rule = self.rules[0] if self.rules else None
+            said |= {"error": {"code": self.code, "rule": rule}}
+        if self.code and not self.either:
+            return said
         parts = self.content.values() if isinstance(self.content, dict) else [self.content]
         shards = [part for part in parts if isinstance(part, File)]
         return said | {"tensors": [row for shard in shards for row in tensor_table(shard)]}
@@ -60,6 +74,18 @@ def build(content: File | bytes) -> bytes:
 def valid(name: str, rules: str, description: str, content: Content) -> Case:
     """Make a case that a reader has to accept."""
     return Case(name=name, description=description, rules=tuple(rules.split()), content=content)
+
+
+def either(name: str, rules: str, code: str, description: str, content: Content) -> Case:
+    """Make a case that a reader accepts, or rejects with this code alone; its rule is first."""
+    return Case(
+        name=name,
+        description=description,
+        rules=tuple(rules.split()),
+        content=content,
+        code=code,
+        either=True,
+    )
 
 
 def invalid(rules: str, code: str, variants: Variants) -> list[Case]:
@@ -126,7 +152,18 @@ def ranks(*shards: File | bytes, **members: Any) -> Folder:
     """Make the folder of a set: a shard a rank and an index that fits them."""
     names = [f"rank-{rank:05}-of-{len(shards):05}.thaw" for rank in range(len(shards))]
     index = set_index(dict(zip(names, shards, strict=True)), **members)
-    return {"snapshot.json": text(index), **dict(zip(names, shards, strict=True))}
+    return {"snapshot.json": sealed(text(index)), **dict(zip(names, shards, strict=True))}
+
+
+def sealed(index: bytes) -> bytes:
+    """Put the checksum into the text of an index, where its digits are or would be."""
+    member = b'"crc32c":"'
+    before, found, after = index.partition(member)
+    if not found:
+        return index
+    zeros, rest = b"00000000", after[8:]
+    crc = crc32c(before + member + zeros + rest)
+    return before + member + b"%08x" % crc + rest
 
 
 def set_index(shards: Mapping[str, File | bytes], **members: Any) -> Object:
@@ -136,15 +173,18 @@ def set_index(shards: Mapping[str, File | bytes], **members: Any) -> Object:
         data = build(shard)
         digest = struct.unpack_from("<I", data.ljust(4096, b"\0"), 4092)[0]
         listed.append({"file": name, "nbytes": len(data), "root_digest": f"{digest:08x}"})
-    plain_members: Object = {"major": 1, "minor": 0, "snapshot_id": SNAPSHOT_ID.hex()}
-    return plain_members | {"ranks": listed} | members
+    plain_members: Object = {"major": 1, "minor": 0, "crc32c": "0" * 8}
+    return plain_members | {"snapshot_id": SNAPSHOT_ID.hex(), "ranks": listed} | members
 
 
-def rank_shard(rank: int, size: int = 2, **file: Any) -> File:
+def rank_shard(
+    rank: int, size: int = 2, places: Object | None = None, kind: str = "weights", **file: Any
+) -> File:
     """Make the shard of one rank."""
     payload, storages = arena(pattern(24, f"rank {rank}"))
     said = manifest(
-        shard={"rank": rank, "size": size},
+        kind=kind,
+        shard={"rank": rank, "size": size} | (places or {}),
         storages=storages,
         tensors={"w": tensor("float32", (2, 3)), f"only.{rank}": tensor("uint8", (24,))},
     )

@@ -36,7 +36,7 @@ INSIDE_VLLM = ROOT / "thaw" / "vllm" / "loader.py"
 CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 MAX_LINES = 450
 # One file on purpose: it is read from top to bottom beside the specification.
-LONGER = {"spec/reader.py": 600}
+LONGER = {"spec/reader.py": 720}
 
 
 class Import(NamedTuple):

@@ -15,6 +15,7 @@ from .errors import (
     VersionError,
     naming,
 )
+from .index import INDEX_NAME, rank_file
 from .layout import (
     Layout,
     Viewer,
@@ -29,15 +30,7 @@ from .layout import (
     tensor_view,
 )
 from .manifest import Manifest, parse_manifest, serialize_manifest
-from .ranks import (
-    INDEX_NAME,
-    open_rank,
-    open_rank_files,
-    open_ranks,
-    rank_file,
-    read_index,
-    serialize_index,
-)
+from .ranks import open_rank, open_rank_files, open_ranks, read_index, serialize_index
 from .sealing import sealed, write_file
 from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
 from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec

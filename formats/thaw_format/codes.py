@@ -16,9 +16,14 @@ from .errors import (
 )
 
 _FAMILIES: dict[type[FormatError], dict[str, str]] = {
+    FormatError: {"not-a-file": "PATH-1"},
     MagicError: {"bad-magic": "SB-2", "foreign-magic": "SB-3"},
     VersionError: {"unknown-major-version": "SB-4", "set-version": "SET-3"},
-    FeatureError: {"unknown-required-feature": "SB-7", "unknown-required-section": "SEC-3"},
+    FeatureError: {
+        "unknown-required-feature": "SB-7",
+        "unknown-required-section": "SEC-3",
+        "set-unknown-feature": "SET-11",
+    },
     TruncatedError: {
         "truncated-superblock": "SB-1",
         "truncated-file": "SB-10",
@@ -42,6 +47,8 @@ _FAMILIES: dict[type[FormatError], dict[str, str]] = {
         "set-bad-index": "SET-2",
         "set-file-name": "SET-4",
         "set-rank": "SET-9",
+        "set-kind": "SET-12",
+        "set-place": "SET-13",
         "limit": "CON-3",
     },
     LayoutError: {
@@ -56,6 +63,8 @@ _FAMILIES: dict[type[FormatError], dict[str, str]] = {
         "misaligned-payload": "SEC-8",
         "bad-manifest-size": "SEC-9",
         "bad-digest-count": "SEC-10",
+        "bad-private-section": "SEC-15",
+        "bad-hash-section": "HASH-1",
         "misaligned-storage": "STO-1",
         "storage-out-of-bounds": "STO-2",
         "storage-overlap": "STO-3",
@@ -72,7 +81,9 @@ _FAMILIES: dict[type[FormatError], dict[str, str]] = {
         "section-checksum": "SEC-13",
         "chunk-checksum": "PAY-1",
         "nonzero-padding": "PAY-3",
+        "chunk-hash": "HASH-2",
         "set-root-digest": "SET-7",
+        "set-checksum": "SET-10",
     },
 }
 

@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .codes import format_error
 from .errors import FormatError, naming
-from .limits import MAX_RANKS
+from .index import (
+    INDEX_NAME,
+    MAX_INDEX_NBYTES,
+    Index,
+    IndexEntry,
+    dump_index,
+    parse_index,
+    rank_file,
+)
+from .rank_source import RankSource
 from .shard import ShardFile, open_shard, opening, read_superblock, read_unparsed
+from .snapshot import Place, Shard
 from .source import FileSource
-from .strict_json import parse_json, serialize_json
-from .superblock import MAJOR, MINOR
+from .superblock import SUPERBLOCK_NBYTES, check_sections, parse_fields
 
-INDEX_NAME = "snapshot.json"
-MAX_INDEX_NBYTES = 1 << 24
-_HEX = frozenset("0123456789abcdef")
-
-
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """What the index says of one rank's file."""
-
-    file: str
-    nbytes: int
-    root_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """The contents of `snapshot.json`."""
-
-    snapshot_id: str
-    ranks: tuple[IndexEntry, ...]
-
-
-def rank_file(rank: int, size: int) -> str:
-    """Name the file of a rank (rule SET-4)."""
-    return f"rank-{rank:05d}-of-{size:05d}.thaw"
+MAX_OPEN = 256
+_AXES: dict[str, Callable[[Shard], Place | None]] = {
+    "tp": lambda shard: shard.tp,
+    "pp": lambda shard: shard.pp,
+    "ep": lambda shard: shard.ep,
+}
+_ONE = Place(0, 1)
 
 
 def open_ranks(path: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
     """Open every shard of a snapshot: of a file one, of a folder one a rank.
+
+    The files of ranks beyond the first 256 are closed until they are read.
 
     Raises:
         FormatError: the folder or a file breaks a rule of the specification.
@@ -54,20 +46,56 @@ def open_ranks(path: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
     folder = Path(path)
     if not folder.is_dir():
         return (open_shard(folder),)
-    index = read_index(folder)
-    return _open_all(open_rank(folder, index, rank) for rank in range(len(index.ranks)))
+    shards = _open_all(_open_indexed(folder, read_index(folder)))
+    try:
+        with naming(folder):
+            _check_places([each.shard for each in shards])
+    except BaseException:
+        for each in shards:
+            each.close()
+        raise
+    return shards
+
+
+def _open_file(path: Path) -> ShardFile:
+    """Open a shard whose file can be set aside."""
+    with opening(path, RankSource) as source:
+        return read_unparsed(source, read_superblock(source)).parse()
+
+
+def _open_indexed(folder: Path, index: Index) -> Iterator[ShardFile]:
+    kinds: list[str] = []
+    for rank in range(len(index.ranks)):
+        shard = open_rank(folder, index, rank)
+        kinds.append(shard.kind)
+        if shard.kind != kinds[0]:
+            shard.close()
+            raise _other_kind(shard, kinds[0])
+        yield shard
+
+
+def _other_kind(shard: ShardFile, kind: str) -> FormatError:
+    return format_error(
+        "set-kind", f"is of kind {shard.kind!r}, rank 0 of {kind!r}", path=shard.path
+    )
 
 
 def _open_all(shards: Iterable[ShardFile]) -> tuple[ShardFile, ...]:
     """Open shards as they are asked for; if one fails, close those before it."""
+    opened = []
     with ExitStack() as stack:
-        opened = tuple(stack.enter_context(shard) for shard in shards)
+        for shard in shards:
+            opened.append(stack.enter_context(shard))
+            if len(opened) > MAX_OPEN:
+                (source,) = shard.sources
+                assert isinstance(source, RankSource)
+                source.set_aside()
         stack.pop_all()
-        return opened
+    return tuple(opened)
 
 
 def read_index(folder: str | os.PathLike[str]) -> Index:
-    """Read `snapshot.json`, checking rules SET-1 to SET-4."""
+    """Read `snapshot.json`, checking rules SET-1 to SET-4, SET-10 and SET-11."""
     path = Path(folder, INDEX_NAME)
     if not path.is_file():
         raise format_error(
@@ -78,7 +106,7 @@ def read_index(folder: str | os.PathLike[str]) -> Index:
     source = FileSource(path)
     try:
         with naming(path):
-            return _parse_index(source.read(0, MAX_INDEX_NBYTES), source.nbytes)
+            return parse_index(source.read(0, MAX_INDEX_NBYTES), source.nbytes)
     finally:
         source.close()
 
@@ -88,7 +116,7 @@ def open_rank(folder: str | os.PathLike[str], index: Index, rank: int) -> ShardF
     entry, path = index.ranks[rank], Path(folder, index.ranks[rank].file)
     if not path.is_file():
         raise format_error("set-missing-rank", f"rank {rank} has no file", path=path)
-    with opening(path) as source:
+    with opening(path, RankSource) as source:
         return _open_checked(source, index.snapshot_id, entry, rank, len(index.ranks))
 
 
@@ -96,9 +124,10 @@ def _open_checked(
     source: FileSource, snapshot_id: str, entry: IndexEntry, rank: int, size: int
 ) -> ShardFile:
     _expect("set-size", "size", source.nbytes, entry.nbytes)
-    superblock = read_superblock(source)
+    superblock = parse_fields(source.read(0, SUPERBLOCK_NBYTES), source.nbytes)
     _expect("set-root-digest", "root digest", f"{superblock.crc32c:08x}", entry.root_digest)
     _expect("set-snapshot-id", "snapshot id", superblock.snapshot_id.hex(), snapshot_id)
+    check_sections(superblock)
     shard = read_unparsed(source, superblock).parse()
     _expect("set-rank", "rank and size", (shard.shard.rank, shard.shard.size), (rank, size))
     return shard
@@ -107,6 +136,22 @@ def _open_checked(
 def _expect(code: str, what: str, found: object, expected: object) -> None:
     if found != expected:
         raise format_error(code, f"its {what} is {found}, {INDEX_NAME} says {expected}")
+
+
+def _check_places(places: Sequence[Shard]) -> None:
+    """Check that all ranks say the same of the parallelism, and fill every place alike (SET-13)."""
+    for axis, of in _AXES.items():
+        sizes = {place.size if (place := of(each)) else None for each in places}
+        if len(sizes) > 1:
+            raise format_error("set-place", f"the ranks differ in {axis}: sizes {sizes}")
+    pairs = Counter((each.tp or _ONE, each.pp or _ONE) for each in places)
+    (tp, pp), most = pairs.most_common(1)[0]
+    if most * tp.size * pp.size != len(places):
+        raise format_error(
+            "set-place",
+            f"{len(places)} ranks do not fill tp {tp.size} x pp {pp.size}, each place alike: "
+            f"tp {tp.rank} with pp {pp.rank} is there {most} times",
+        )
 
 
 def open_rank_files(folder: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
@@ -118,14 +163,15 @@ def open_rank_files(folder: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
     paths = sorted(Path(folder).glob("rank-[0-9]*-of-[0-9]*.thaw"))
     if not paths:
         raise format_error("set-missing-rank", "the folder has no rank's file", path=folder)
-    return _open_all(map(open_shard, paths))
+    return _open_all(map(_open_file, paths))
 
 
 def serialize_index(shards: tuple[ShardFile, ...]) -> bytes:
     """Describe the shards of one snapshot, given in the order of ranks.
 
     Raises:
-        FormatError: the shards are not of one snapshot, or ranks are missing or twice there.
+        FormatError: the shards are not of one snapshot, ranks are missing or twice there, or they
+            differ in what a snapshot's shards have in common.
     """
     for rank, shard in enumerate(shards):
         if (shard.shard.rank, shard.shard.size) != (rank, len(shards)):
@@ -134,67 +180,16 @@ def serialize_index(shards: tuple[ShardFile, ...]) -> bytes:
             raise format_error("set-file-name", f"is not called {expected!r}", path=shard.path)
         if shard.snapshot_id != shards[0].snapshot_id:
             raise format_error("set-snapshot-id", "is of another snapshot", path=shard.path)
-    entries = [
-        {
-            "file": rank_file(rank, len(shards)),
-            "nbytes": shard.superblock.file_nbytes,
-            "root_digest": f"{shard.superblock.crc32c:08x}",
-        }
-        for rank, shard in enumerate(shards)
-    ]
-    return serialize_json(
-        {
-            "major": MAJOR,
-            "minor": MINOR,
-            "snapshot_id": shards[0].snapshot_id,
-            "ranks": entries,
-        }
-    )
-
-
-def _parse_index(data: bytes, nbytes: int) -> Index:
-    if nbytes > MAX_INDEX_NBYTES:
-        raise _bad_index(f"has {nbytes} bytes; at most {MAX_INDEX_NBYTES} are allowed")
-    try:
-        root = parse_json(data)
-    except FormatError as error:
-        raise _bad_index(error.message) from None
-    for name, kind in (("major", int), ("minor", int), ("snapshot_id", str), ("ranks", list)):
-        _require(root, name, kind)
-    _require_hex(root["snapshot_id"], 32)
-    if not 1 <= len(root["ranks"]) <= MAX_RANKS:
-        raise _bad_index(f"names {len(root['ranks'])} ranks")
-    ranks = tuple(_parse_entry(raw) for raw in root["ranks"])
-    if root["major"] != MAJOR:
-        raise format_error(
-            "set-version", f"format version {root['major']}; this reader knows {MAJOR}.x"
+        if shard.kind != shards[0].kind:
+            raise _other_kind(shard, shards[0].kind)
+    with naming(shards[0].path.parent):
+        _check_places([each.shard for each in shards])
+    entries = (
+        IndexEntry(
+            rank_file(rank, len(shards)),
+            shard.superblock.file_nbytes,
+            f"{shard.superblock.crc32c:08x}",
         )
-    for rank, entry in enumerate(ranks):
-        if entry.file != (expected := rank_file(rank, len(ranks))):
-            raise format_error(
-                "set-file-name", f"rank {rank}'s file is {entry.file!r}, expected {expected!r}"
-            )
-    return Index(root["snapshot_id"], ranks)
-
-
-def _parse_entry(raw: Any) -> IndexEntry:
-    if type(raw) is not dict:
-        raise _bad_index("an element of ranks is not an object")
-    for name, kind in (("file", str), ("nbytes", int), ("root_digest", str)):
-        _require(raw, name, kind)
-    _require_hex(raw["root_digest"], 8)
-    return IndexEntry(raw["file"], raw["nbytes"], raw["root_digest"])
-
-
-def _require(parent: Mapping[str, Any], name: str, kind: type) -> None:
-    if type(parent.get(name)) is not kind:
-        raise _bad_index(f"member {name!r} is missing or not of type {kind.__name__}")
-
-
-def _require_hex(text: str, digits: int) -> None:
-    if len(text) != digits or not _HEX.issuperset(text):
-        raise _bad_index(f"{text[:40]!r} is not {digits} lowercase hexadecimal digits")
-
-
-def _bad_index(message: str) -> FormatError:
-    return format_error("set-bad-index", f"{INDEX_NAME}: {message}")
+        for rank, shard in enumerate(shards)
+    )
+    return dump_index(Index(shards[0].superblock.snapshot_id.hex(), tuple(entries)))

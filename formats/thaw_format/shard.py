@@ -104,9 +104,11 @@ def open_unparsed(path: str | os.PathLike[str]) -> UnparsedShard:
 
 
 @contextmanager
-def opening(path: str | os.PathLike[str]) -> Iterator[FileSource]:
+def opening(
+    path: str | os.PathLike[str], of: type[FileSource] = FileSource
+) -> Iterator[FileSource]:
     """Open a source; if the block fails, close it and name it in the error."""
-    source = FileSource(path)
+    source = of(path)
     try:
         with naming(path):
             yield source

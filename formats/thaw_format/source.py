@@ -171,4 +171,4 @@ def window(buffer: HostBuffer, start: int, nbytes: int) -> HostBuffer:
 def not_a_file(path: str | os.PathLike[str], mode: int) -> FormatError:
     """Build the error for a path that is something else than a regular file."""
     what = _KINDS.get(stat.S_IFMT(mode), "no regular file")
-    return FormatError(f"is {what}, not a file", code="not-a-file", path=path)
+    return format_error("not-a-file", f"is {what}, not a file", path=path)

@@ -15,12 +15,13 @@ _ParseInt: TypeAlias = "Callable[[str], int] | None"
 
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1
+MAX_CONTAINERS, MAX_COMMAS = 1 << 20, 1 << 23
 
 _LONG_NUMBER = b"0" * 16
 _AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_MARKS = bytes(set(range(256)) - set(b'{}[]:,"'))
-_STRING = re.compile(rb'"[^"]*"')
+_STRING = re.compile(rb'"[^"]*(?:"|$)')
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -28,8 +29,9 @@ def parse_json(data: bytes) -> dict[str, Any]:
     """Parse one JSON object under rules JSON-1 to JSON-6.
 
     Raises:
-        ManifestError: with the code of the rule that is broken.
+        ManifestError: with the code of the rule that is broken, or `limit` (rule CON-3).
     """
+    _check_limit(data)
     text = _decode(data)
     # Only long runs of digits can leave the range: spare the others a call each.
     parse_int = _parse_int if _LONG_NUMBER in data.translate(_AS_ZEROS) else None
@@ -84,6 +86,20 @@ def _check_keys(root: dict[str, Any]) -> None:
                 other = next(key for key in container if type(key) is not str)
                 raise TypeError(f"{other!r} is no name: names and keys are strings")
         level = _children(level)
+
+
+def _check_limit(data: bytes) -> None:
+    """Refuse a text whose values would take many times its own size, before they are made."""
+    if data.count(b"{") + data.count(b"[") + data.count(b",") <= MAX_CONTAINERS:
+        return
+    marks = _marks(data)
+    containers, commas = marks.count(b"["), marks.count(b",")
+    if containers > MAX_CONTAINERS or commas > MAX_COMMAS:
+        raise format_error(
+            "limit",
+            f"{containers} objects and arrays and {commas} commas in JSON; this reader takes at "
+            f"most {MAX_CONTAINERS} and {MAX_COMMAS}",
+        )
 
 
 def _decode(data: bytes) -> str:

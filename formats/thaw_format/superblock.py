@@ -20,9 +20,10 @@ MIN_CHUNK_NBYTES, MAX_CHUNK_NBYTES = 1 << 12, 1 << 30
 MAX_SECTIONS = 64
 MAX_MANIFEST_NBYTES = 1 << 28
 
-MANIFEST, DIGESTS, PAYLOAD = 1, 2, 3
+MANIFEST, DIGESTS, PAYLOAD, HASHES = 1, 2, 3, 4
 _KNOWN = {MANIFEST: "manifest", DIGESTS: "digests", PAYLOAD: "payload"}
 _REQUIRED_FLAG = 1
+_FIRST_PRIVATE, _NAME_NBYTES = 1 << 31, 16
 
 _HEAD = struct.Struct("<8sHHIQQQQ16s")
 _ENTRY = struct.Struct("<IIQQII")
@@ -92,7 +93,7 @@ def serialize_superblock(superblock: Superblock) -> bytes:
 
 
 def parse_superblock(data: bytes, file_nbytes: int) -> Superblock:
-    """Parse the first bytes of a file, checking rules SB-1 to SB-13 and SEC-1 to SEC-10.
+    """Parse the first bytes of a file, checking rules SB-1 to SB-13, SEC-1 to SEC-10 and SEC-15.
 
     Args:
         data: the first 4096 bytes of the file, or all of it if it is shorter.
@@ -101,10 +102,16 @@ def parse_superblock(data: bytes, file_nbytes: int) -> Superblock:
     Raises:
         FormatError: with the code of the rule that is broken.
     """
+    superblock = parse_fields(data, file_nbytes)
+    check_sections(superblock)
+    return superblock
+
+
+def parse_fields(data: bytes, file_nbytes: int) -> Superblock:
+    """Parse the first bytes of a file as `parse_superblock`, but check no sections: phases 1, 2."""
     _check_magic(data)
     superblock = _unpack(data)
     _check_fields(superblock, file_nbytes)
-    _check_sections(superblock)
     return superblock
 
 
@@ -206,7 +213,8 @@ def _check_fields(superblock: Superblock, file_nbytes: int) -> None:
         raise format_error("bad-chunk-size", f"chunks of {chunk} bytes", offset=40)
 
 
-def _check_sections(superblock: Superblock) -> None:
+def check_sections(superblock: Superblock) -> None:
+    """Check the section table (phase 3)."""
     for section in superblock.sections:
         _check_section(section, superblock.file_nbytes)
     for kind, name in _KNOWN.items():
@@ -230,6 +238,11 @@ def _check_section(section: Section, file_nbytes: int) -> None:
     if section.type not in _KNOWN and section.flags & _REQUIRED_FLAG:
         raise format_error(
             "unknown-required-section", f"needs a section of unknown type {section.type:#x}"
+        )
+    if section.type >= _FIRST_PRIVATE and section.nbytes < _NAME_NBYTES:
+        raise format_error(
+            "bad-private-section",
+            f"section ({name}) has {section.nbytes} bytes, no room for its name of {_NAME_NBYTES}",
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import struct
 from collections.abc import Callable, Iterator
 
 from .checksum import HostBuffer, extend
@@ -10,9 +12,12 @@ from .codes import format_error
 from .errors import FormatError, naming
 from .shard import ShardFile
 from .snapshot import Snapshot
-from .superblock import PAYLOAD, SUPERBLOCK_NBYTES, Superblock
+from .superblock import HASHES, MANIFEST, PAYLOAD, SUPERBLOCK_NBYTES, Section, Superblock
 
 _PIECE_NBYTES = 4 << 20
+_HASH_HEAD_NBYTES = 64
+_SHA256 = b"sha256".ljust(32, b"\0")
+_ROOT_NAME = b"thaw root sha256"
 
 
 def verify_shard(shard: ShardFile, progress: Callable[[int], None] | None = None) -> int:
@@ -35,6 +40,7 @@ def verify_shard(shard: ShardFile, progress: Callable[[int], None] | None = None
                     f"the section of type {section.type:#x} was damaged",
                     offset=section.offset,
                 )
+        _verify_hashes(shard)
         return count
 
 
@@ -89,6 +95,49 @@ def _verify_chunks(shard: ShardFile, progress: Callable[[int], None] | None) -> 
     for start, end in payload_gaps(shard):
         _check_zero(shard, start, end)
     return len(digests.chunks)
+
+
+def _verify_hashes(shard: ShardFile) -> None:
+    """Check the SHA-256 of every chunk and the root, where the file has them (section 10.1)."""
+    found = [each for each in shard.superblock.sections if each.type == HASHES]
+    if not found:
+        return
+    digests = shard.digests[0]
+    assert digests is not None
+    chunks, section = digests.chunks, found[0]
+    if len(found) > 1 or section.nbytes != _HASH_HEAD_NBYTES + 32 * len(chunks):
+        raise _bad_hashes(section, f"{len(found)} of them, of {section.nbytes} bytes")
+    head = _read(shard, section.offset, _HASH_HEAD_NBYTES)
+    if head[:32] != _SHA256:
+        raise _bad_hashes(section, f"its head is {head[:32].hex()}")
+    root = hashlib.sha256(_ROOT_NAME + shard.superblock.snapshot_id)
+    root.update(struct.pack("<QQ", chunks.chunk_nbytes, chunks.nbytes))
+    manifest = shard.superblock.section(MANIFEST)
+    root.update(_sha256(shard, manifest.offset, manifest.end))
+    for index in range(len(chunks)):
+        at = section.offset + _HASH_HEAD_NBYTES + 32 * index
+        hashed = _sha256(shard, *chunks.span(index))
+        if hashed != _read(shard, at, 32):
+            raise format_error("chunk-hash", f"chunk {index} fails its SHA-256", offset=at)
+        root.update(hashed)
+    if root.digest() != head[32:]:
+        raise format_error("chunk-hash", "the root of the hashes is wrong", offset=section.offset)
+
+
+def _bad_hashes(section: Section, what: str) -> FormatError:
+    message = f"the section of hashes is malformed: {what}"
+    return format_error("bad-hash-section", message, offset=section.offset)
+
+
+def _read(shard: ShardFile, offset: int, nbytes: int) -> bytes:
+    return b"".join(bytes(piece) for _, piece in _pieces(shard, offset, offset + nbytes))
+
+
+def _sha256(shard: ShardFile, start: int, end: int) -> bytes:
+    digest = hashlib.sha256()
+    for _, piece in _pieces(shard, start, end):
+        digest.update(piece)
+    return digest.digest()
 
 
 def _crc(

@@ -23,7 +23,7 @@ from thaw_format.checksum import crc32c
 ROOT = Path(__file__).parents[2]
 MUTATIONS, SHARES = 100_000, 8
 MAX_NBYTES = 20_000
-PHASES = ("SB", "SEC", "JSON", "MAN", "STO", "TEN", "PAY")
+PHASES = ("SB", "SEC", "JSON", "MAN", "STO", "TEN", "PAY", "HASH")
 
 
 def load_reader() -> ModuleType:
@@ -81,7 +81,7 @@ def phase(rule: str) -> int:
         return 4
     if rule == "SEC-13":
         return 7
-    return (2, 3, 5, 6, 6, 6, 7)[PHASES.index(rule.rpartition("-")[0])]
+    return (2, 3, 5, 6, 6, 6, 7, 7)[PHASES.index(rule.rpartition("-")[0])]
 
 
 class Mutator:
