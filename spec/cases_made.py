@@ -25,6 +25,7 @@ from vector_case import (
     plain,
     rank_shard,
     ranks,
+    sealed,
     valid,
 )
 
@@ -153,6 +154,11 @@ def _commas(commas: int) -> File:
     return metadata(b'{"[{,":[0' + b",0" * commas + b"]}")
 
 
+def _spaced(nbytes: int) -> Folder:
+    """Make the set with an index that white space makes so long."""
+    return SET | {INDEX: sealed(build(SET[INDEX]).ljust(nbytes))}
+
+
 def _large_index(containers: int) -> Folder:
     plainly = build(SET[INDEX])
     containers -= plainly.count(b"{") + plainly.count(b"[") + 1
@@ -216,6 +222,14 @@ def _limits() -> list[Case]:
             "CON-3 SET-3",
             "an index of as many objects and arrays as the floor",
             _large_index(CONTAINERS),
+        ),
+        valid("set-index-16-mib", "SET-2", "an index of 16777216 bytes", _spaced(1 << 24)),
+        _case(
+            "SET-2",
+            "set-bad-index",
+            "16-mib",
+            "an index of 16777217 bytes, white space for the most part",
+            _spaced((1 << 24) + 1),
         ),
         either(
             "limit-containers",

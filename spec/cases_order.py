@@ -70,6 +70,46 @@ CASES: list[Case] = [
         "an unknown required feature and no payload",
         _sections(head={"required_features": 2}, entries={"payload": {"type": EXTENSION}}),
     ),
+    *invalid(
+        "SB-6 SB-10",
+        "superblock-checksum",
+        {
+            "before-size": (
+                "a superblock with a wrong checksum, which claims a longer file",
+                plain(head={"superblock_crc32c": 1, "file_nbytes": 2**40}),
+            ),
+            "before-feature": (
+                "a superblock with a wrong checksum, which requires a feature",
+                plain(head={"superblock_crc32c": 1, "required_features": 1}),
+            ),
+            "before-chunk-size": (
+                "a superblock with a wrong checksum, and chunks of no bytes",
+                plain(head={"superblock_crc32c": 1, "chunk_nbytes": 0}),
+            ),
+        },
+    ),
+    *invalid(
+        "SB-7 SB-10",
+        "unknown-required-feature",
+        {
+            "before-longer": (
+                "an unknown required feature in a file that claims to be longer",
+                plain(head={"required_features": 1, "file_nbytes": 2**40}),
+            ),
+            "before-shorter": (
+                "an unknown required feature in a file that claims to be shorter",
+                plain(head={"required_features": 1, "file_nbytes": 4096}),
+            ),
+            "before-chunk-size": (
+                "an unknown required feature, and chunks of no bytes",
+                plain(head={"required_features": 1, "chunk_nbytes": 0}),
+            ),
+            "before-section-count": (
+                "an unknown required feature, and 65 sections",
+                plain(head={"required_features": 1, "section_count": 65}),
+            ),
+        },
+    ),
     *_case(
         "SB-12",
         "bad-chunk-size",
