@@ -1,4 +1,4 @@
-"""The vectors of the limits that a reader may have."""
+"""The vectors of tensors far larger than their files: what a reader may refuse to copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors that no archive can hold: pipes, links, many ranks, large texts.
+"""Vectors that no archive can hold: pipes, links, many ranks, large texts, tensors without end.
 
 They are made in a folder when a reader is to be proved.
 """
@@ -6,11 +6,12 @@ They are made in a folder when a reader is to be proved.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from cases_limits import CASES as LIMITS
 from make_vectors import serialize
 from vector_builder import File, text
 from vector_case import (
@@ -46,14 +47,14 @@ class Made:
     write: Writer
 
 
-def make(folder: Path) -> list[Path]:
-    """Write the vectors, each with its JSON, below a folder, and return their paths.
+def make(folder: Path, chosen: Sequence[Made] | None = None) -> list[Path]:
+    """Write the vectors, or those that are chosen, below a folder, and return their paths.
 
     Raises:
         OSError: the system has no pipes, or no links.
     """
     paths = []
-    for each in (*SMALL, *(Made(case, _plainly) for case in _limits())):
+    for each in chosen or (*SMALL, *(Made(case, _plainly) for case in _large())):
         path = folder / f"{each.case.place}.thaw"
         path.parent.mkdir(parents=True, exist_ok=True)
         each.write(path, each.case)
@@ -182,6 +183,7 @@ PATHS = [
 ]
 SMALL = [
     *PATHS,
+    *(Made(case, _plainly) for case in LIMITS),
     *(
         Made(_case("SET-1", "set-missing-index", name, description, SET), _replacing(INDEX, put))
         for name, (description, put) in _odd("the index").items()
@@ -207,7 +209,7 @@ SMALL = [
 ]
 
 
-def _limits() -> list[Case]:
+def _large() -> list[Case]:
     """Make the cases of large texts: they take memory, so only when they are asked for."""
     return [
         valid(

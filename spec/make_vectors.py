@@ -12,7 +12,6 @@ from pathlib import Path
 import cases_agreement
 import cases_hashes
 import cases_json
-import cases_limits
 import cases_members
 import cases_order
 import cases_payload
@@ -39,7 +38,6 @@ CASES: list[Case] = [
         cases_members,
         cases_payload,
         cases_hashes,
-        cases_limits,
         cases_order,
         cases_sets,
         cases_agreement,
