@@ -21,11 +21,13 @@ from .superblock import (
     DEFAULT_CHUNK_NBYTES,
     DIGESTS,
     MANIFEST,
+    MAPPING_ALIGNMENT,
     MAX_CHUNK_NBYTES,
     MAX_MANIFEST_NBYTES,
     MIN_CHUNK_NBYTES,
     PAYLOAD,
     PAYLOAD_ALIGNMENT,
+    SECTION_ALIGNMENT,
     SUPERBLOCK_NBYTES,
     Section,
     Superblock,
@@ -69,7 +71,8 @@ def write_shard(
     with sealed(path) as target:
         os.ftruncate(target.fileno(), chunks.offset + chunks.nbytes)
         table = _serialize_digests(write_payload(target, layout, chunks), chunks)
-        write_at(target, manifest + table, SUPERBLOCK_NBYTES)
+        write_at(target, manifest, SUPERBLOCK_NBYTES)
+        write_at(target, table, _digests_offset(len(manifest)))
         flush(target)
         superblock = _superblock(manifest, table, chunks, description)
         write_at(target, serialize_superblock(superblock), 0)
@@ -120,14 +123,18 @@ def _check_chunk_nbytes(nbytes: int) -> None:
 def _place(manifest_nbytes: int, payload_nbytes: int, chunk_nbytes: int) -> Chunks:
     # A payload of whole pages lets direct I/O read and write its end like the rest.
     nbytes = align(payload_nbytes, PAYLOAD_ALIGNMENT)
-    header = SUPERBLOCK_NBYTES + manifest_nbytes + 4 * -(-nbytes // chunk_nbytes)
-    return Chunks(align(header, PAYLOAD_ALIGNMENT), nbytes, chunk_nbytes)
+    header = _digests_offset(manifest_nbytes) + 4 * -(-nbytes // chunk_nbytes)
+    return Chunks(align(header, MAPPING_ALIGNMENT), nbytes, chunk_nbytes)
+
+
+def _digests_offset(manifest_nbytes: int) -> int:
+    return align(SUPERBLOCK_NBYTES + manifest_nbytes, SECTION_ALIGNMENT)
 
 
 def _superblock(
     manifest: bytes, table: bytes, chunks: Chunks, description: Description
 ) -> Superblock:
-    after = SUPERBLOCK_NBYTES + len(manifest)
+    after = _digests_offset(len(manifest))
     return Superblock(
         file_nbytes=chunks.offset + chunks.nbytes,
         snapshot_id=description.snapshot_id,
