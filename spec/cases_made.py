@@ -220,6 +220,12 @@ def _large() -> list[Case]:
         ),
         valid("limit-floor-commas", "CON-3", "as many commas as the floor", _commas(COMMAS)),
         valid(
+            "limit-floor-string",
+            "CON-3 JSON-5",
+            "more brackets and commas in a string than the floors, behind escaped quotes",
+            metadata(b'{"\\\\":"\\"' + b"[{," * (3 << 20) + b'","b":[]}'),
+        ),
+        valid(
             "limit-floor-index",
             "CON-3 SET-3",
             "an index of as many objects and arrays as the floor",
