@@ -90,7 +90,8 @@ def _check_keys(root: dict[str, Any]) -> None:
 
 def _check_limit(data: bytes) -> None:
     """Refuse a text whose values would take many times its own size, before they are made."""
-    if data.count(b"{") + data.count(b"[") + data.count(b",") <= MAX_CONTAINERS:
+    containers, commas = data.count(b"{") + data.count(b"["), data.count(b",")
+    if containers <= MAX_CONTAINERS and commas <= MAX_COMMAS:
         return
     marks = _marks(data)
     containers, commas = marks.count(b"["), marks.count(b",")

@@ -1,4 +1,4 @@
-"""Folders of several ranks, beyond what vectors show: closed files, and indexes as they are made."""
+"""Folders of several ranks, beyond what vectors show: closed files, and indexes that are made."""
 
 import errno
 import json
