@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TypeAlias
 
 from .checksum import HostBuffer
@@ -22,6 +23,7 @@ class RankSource(FileSource):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self._set_aside: _Version | None = None
+        self._opening = Lock()
 
     def set_aside(self) -> None:
         """Close the file until it is read; only the same file is read again (rule CON-4)."""
@@ -31,22 +33,23 @@ class RankSource(FileSource):
 
     def fileno(self) -> int:
         """Return a descriptor; from now on the file stays open."""
-        if self._set_aside is not None:
-            with self._again() as source:
-                self._fd, self._set_aside = os.dup(source.fileno()), None
+        with self._opening:
+            if (version := self._set_aside) is not None:
+                with self._again(version) as source:
+                    self._fd, self._set_aside = os.dup(source.fileno()), None
         return super().fileno()
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        if self._set_aside is None:
+        if (version := self._set_aside) is None:
             return super().read(offset, nbytes)
-        with self._again() as source:
+        with self._again(version) as source:
             return source.read(offset, nbytes)
 
     def read_into(self, offset: int, buffers: Sequence[HostBuffer]) -> None:
-        if self._set_aside is None:
+        if (version := self._set_aside) is None:
             super().read_into(offset, buffers)
             return
-        with self._again() as source:
+        with self._again(version) as source:
             source.read_into(offset, buffers)
 
     def close(self) -> None:
@@ -54,10 +57,10 @@ class RankSource(FileSource):
         super().close()
 
     @contextmanager
-    def _again(self) -> Iterator[FileSource]:
+    def _again(self, version: _Version) -> Iterator[FileSource]:
         source = FileSource(self.path)
         try:
-            if _version(source) != self._set_aside:
+            if _version(source) != version:
                 raise OSError(
                     errno.ESTALE, "is another file than when it was opened", os.fspath(self.path)
                 )
