@@ -20,7 +20,6 @@ from thaw_format import (
     ThawError,
     UnparsedShard,
     Viewer,
-    align,
     collector_paused,
 )
 
@@ -49,8 +48,8 @@ def is_worth_it(shard: UnparsedShard) -> bool:
     payload_nbytes = shard.digests.chunks.nbytes
     if len(shard.manifest) < _WORTH_NBYTES or not payload_nbytes:
         return False
-    sizes = map(int, _STORAGE_NBYTES.findall(shard.manifest))
-    gaps_nbytes = payload_nbytes - sum(align(nbytes, STORAGE_ALIGNMENT) for nbytes in sizes)
+    sizes = _STORAGE_NBYTES.findall(shard.manifest)
+    gaps_nbytes = payload_nbytes - sum(map(int, sizes)) - len(sizes) * (STORAGE_ALIGNMENT - 1)
     return gaps_nbytes <= max(_SMALL_NBYTES, payload_nbytes // 8)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import thaw
 from thaw.cli.app import app
+from thaw.cli.errors import INTERRUPTION, report
 
 THAW = [sys.executable, "-m", "thaw"]
 
@@ -30,6 +31,53 @@ def test_interruption_is_one_line_and_130(model: Path) -> None:
     command = [sys.executable, "-c", program, "verify", str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "thaw: interrupted\n")
+
+
+IMPORTING = """
+import os, signal, sys, time
+from importlib.abc import MetaPathFinder
+from importlib.metadata import entry_points
+
+signal.signal(signal.SIGINT, signal.{before})
+stage = sys.argv.pop(1)
+
+class Interrupted(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == stage:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            return None
+
+sys.meta_path.insert(0, Interrupted())
+(command,) = entry_points(group="console_scripts", name="thaw")
+command.load()()
+"""
+
+
+def interrupted(
+    stage: str, *arguments: str, before: str = "default_int_handler"
+) -> tuple[int, str]:
+    """Run the command as it is installed; a signal comes when it imports a module."""
+    program = IMPORTING.replace("{before}", before)
+    command = [sys.executable, "-c", program, stage, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("stage", ["thaw", "torch", "thaw_format", "typer", "thaw.cli.app"])
+def test_interruption_of_imports_is_one_line_and_130(stage: str) -> None:
+    assert interrupted(stage, "--help") == (130, "thaw: interrupted\n")
+
+
+def test_interruption_of_imports_as_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = interrupted("torch", "verify", "--json", str(model))
+    report(INTERRUPTION, as_json=True)
+    assert (status, said) == (130, capsys.readouterr().err)
+
+
+def test_imports_that_ignore_interruption_go_on() -> None:
+    assert interrupted("torch", "--help", before="SIG_IGN") == (0, "")
 
 
 def test_interruption_as_json(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
