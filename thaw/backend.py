@@ -37,6 +37,40 @@ class Extent:
     def end(self) -> int:
         return self.offset + self.nbytes
 
+    @property
+    def address(self) -> int:
+        """Where the memory begins."""
+        return self.memory.data_ptr()
+
+    @property
+    def device(self) -> torch.device:
+        return self.memory.device
+
+
+class TensorExtent(Extent):
+    """An extent that is all of a contiguous tensor, viewed as bytes only for who asks.
+
+    A view takes longer to make than a small tensor takes to be read.
+
+    Attributes:
+        tensor: of any dtype and shape, and not empty.
+    """
+
+    __slots__ = ("address", "nbytes", "tensor")
+
+    tensor: torch.Tensor
+    address: int
+    nbytes: int
+
+    @property
+    def memory(self) -> torch.Tensor:
+        flat = self.tensor if self.tensor.ndim == 1 else self.tensor.view(-1)
+        return flat.view(torch.uint8)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadPlan:

@@ -116,7 +116,7 @@ def plan_reads(
     """Group extents by source and device, each group in file order."""
     groups: dict[tuple[int, torch.device], list[Extent]] = defaultdict(list)
     for source, extent in extents:
-        groups[source, extent.memory.device].append(extent)
+        groups[source, extent.device].append(extent)
     return tuple(
         (
             source,

@@ -180,13 +180,13 @@ def _gather(parts: list[_Part]) -> list[HostBuffer]:
 
 
 def _path(extents: Sequence[Extent]) -> str:
-    on_host = all(extent.memory.device.type == "cpu" for extent in extents)
+    on_host = all(extent.device.type == "cpu" for extent in extents)
     return "host" if on_host else "host-bounce"
 
 
 def _synchronize(extents: Sequence[Extent]) -> None:
     """Order the copies of other threads and streams with those of the caller."""
-    for device in {extent.memory.device for extent in extents if extent.memory.is_cuda}:
+    for device in {extent.device for extent in extents if extent.device.type == "cuda"}:
         torch.cuda.synchronize(device)
 
 

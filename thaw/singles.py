@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from thaw_format import Snapshot, TensorSpec, extent_nbytes
 
-from .backend import Extent
+from .backend import Extent, TensorExtent
 
 
 def plan_singles(
     snapshot: Snapshot, targets: Mapping[str, torch.Tensor]
 ) -> dict[str, tuple[int, Extent]]:
     """Find the plain targets, and for each its source and its extent; others are left out."""
-    places: dict[str, tuple[int, int]] = {}
+    names: list[str] = []
+    places: list[tuple[int, int, int]] = []
     there, here = [], []
+    plain: dict[object, int] = {}
     for name, target in targets.items():
         spec = snapshot.tensors[name]
         storage = snapshot.storages[spec.storage]
         offset, address = storage.offset + spec.offset, target.data_ptr()
-        nbytes = room = target.nbytes if _is_plain(spec, target) else 0
+        form = spec.dtype, spec.shape, spec.stride, target.stride()
+        nbytes = plain.get(form, -1)
+        if nbytes < 0:
+            nbytes = plain[form] = target.nbytes if _is_plain(spec, target) else 0
+        room = nbytes
         if nbytes:
-            places[name] = storage.source, offset
+            names.append(name)
+            places.append((offset, address, nbytes))
         else:
             nbytes, room = spec.extent, extent_nbytes(target)
         there.append((storage.source, offset, offset + nbytes, name))
         here.append((0, address, address + room, name))
     crowded = _crowded(there) | _crowded(here)
-    # Views that need no gradients are made in less time where none are recorded.
-    with torch.no_grad():
-        return {
-            name: (source, Extent(offset, _bytes(targets[name])))
-            for name, (source, offset) in places.items()
-            if name not in crowded
-        }
+    sources = (snapshot.storages[snapshot.tensors[name].storage].source for name in names)
+    tensors = map(targets.__getitem__, names)
+    found = zip(names, sources, _extents(places, tensors), strict=True)
+    return {name: (source, extent) for name, source, extent in found if name not in crowded}
+
+
+def _extents(
+    places: Collection[tuple[int, int, int]], tensors: Iterable[torch.Tensor]
+) -> list[TensorExtent]:
+    """Make extents from their offsets, addresses and sizes, a column at a time."""
+    if not places:
+        return []
+    extents = [object.__new__(TensorExtent) for _ in places]
+    members = ("offset", "address", "nbytes", "tensor")
+    for member, column in zip(members, (*zip(*places, strict=True), tensors), strict=True):
+        deque(map(getattr(TensorExtent, member).__set__, extents, column), maxlen=0)
+    return extents
 
 
 def _is_plain(spec: TensorSpec, target: torch.Tensor) -> bool:
@@ -53,8 +71,3 @@ def _crowded(spans: Iterable[tuple[int, int, int, str]]) -> set[str]:
         if place != last or end > reach:
             last, reach, owner = place, end, name
     return crowded
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    flat = tensor if tensor.ndim == 1 else tensor.view(-1)
-    return flat.view(torch.uint8)

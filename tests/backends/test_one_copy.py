@@ -129,7 +129,7 @@ def cupy(program: Program, file: File) -> Sequence[int]:
         patch.setattr(thaw_cupy.backend, "DeviceDigests", Digests)
         patch.setattr(thaw_cupy.backend, "_device", lambda extents: None)
         # All memory is the device's.
-        patch.setattr(torch.Tensor, "is_cuda", True)
+        patch.setattr(Extent, "device", torch.device("cuda"))
         writing = thaw_cupy.backend._Writing(target, plan)
         pieces = thaw_cupy.pieces.cut_write(plan, PIECE_NBYTES)
         thaw_cupy.lanes.pump(lanes, pieces, writing, None)

@@ -234,6 +234,6 @@ def _address(source: Source) -> int:
 def _device(extents: Sequence[Extent]) -> torch.device:
     """Return the CUDA device of a plan; those of a write may lie on the host besides."""
     for extent in extents:
-        if extent.memory.is_cuda:
-            return extent.memory.device
+        if extent.device.type == "cuda":
+            return extent.device
     return torch.device("cuda", torch.cuda.current_device())

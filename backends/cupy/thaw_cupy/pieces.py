@@ -103,8 +103,8 @@ def _parts(extents: Sequence[Extent], index: int, start: int, end: int) -> Itera
     while index < len(extents) and extents[index].offset < end:
         extent = extents[index]
         first, last = max(start, extent.offset), min(end, extent.end)
-        address = extent.memory.data_ptr() + first - extent.offset
-        yield Part(first, last - first, address, extent.memory.is_cuda)
+        address = extent.address + first - extent.offset
+        yield Part(first, last - first, address, extent.device.type == "cuda")
         index += 1
 
 

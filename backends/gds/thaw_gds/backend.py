@@ -90,7 +90,7 @@ class _KvikioBackend(Backend):
     def _opened(
         self, path: Path, fd: int, flags: str, extents: tuple[Extent, ...]
     ) -> Iterator[tuple[CudaDevice, KvikFile]]:
-        where = extents[0].memory.device if extents else torch.device("cuda")
+        where = extents[0].device if extents else torch.device("cuda")
         support = self.probe(where)
         if not support.available:
             raise UnavailableBackendError(self.name, where, support.reason)
@@ -112,7 +112,7 @@ class _KvikioBackend(Backend):
 
 def _brought_together(plan: WritePlan) -> WritePlan:
     """Copy what lies on the host to the device that holds the rest, from where it is written."""
-    devices = {each.memory.device for each in plan.extents if each.memory.is_cuda}
+    devices = {each.device for each in plan.extents if each.device.type == "cuda"}
     for device in devices:
         moved = (Extent(each.offset, each.memory.to(device)) for each in plan.extents)
         return replace(plan, extents=tuple(moved))

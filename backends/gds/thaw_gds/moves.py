@@ -105,7 +105,7 @@ def plan_moves(
                 staged.append(piece._replace(nbytes=head - piece.offset))
             if staged:
                 yield _staged(staged)
-            address = piece.extent.memory.data_ptr() + head - piece.extent.offset
+            address = piece.extent.address + head - piece.extent.offset
             yield Move(head, tail - head, address)
             rest = piece.offset + piece.nbytes - tail
             staged = [piece._replace(offset=tail, nbytes=rest)] if rest else []

@@ -113,8 +113,8 @@ class NativeBackend(Backend):
         there: Sequence[Extent] = plan.extents
         here: Sequence[Extent] = ()
         if ordinal is not None:
-            there = [extent for extent in plan.extents if extent.memory.is_cuda]
-            here = [extent for extent in plan.extents if not extent.memory.is_cuda]
+            there = [extent for extent in plan.extents if extent.device.type == "cuda"]
+            here = [extent for extent in plan.extents if extent.device.type != "cuda"]
         try:
             path, crcs = _native.write(
                 _descriptor(target),
@@ -165,10 +165,10 @@ def _ptx() -> bytes:
 
 def _ready(extents: Sequence[Extent]) -> int | None:
     """Return the CUDA device of the extents, None for the host, once its streams are done."""
-    devices = {extent.memory.device for extent in extents if extent.memory.is_cuda}
-    for device in devices:
-        torch.cuda.synchronize(device)
-        return device.index
+    for device in {extent.device for extent in extents}:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            return device.index
     return None
 
 
@@ -190,7 +190,7 @@ def _descriptor(file: Source | Target) -> int:
 
 
 def _triples(extents: Sequence[Extent]) -> list[tuple[int, int, int]]:
-    return [(e.offset, e.memory.data_ptr(), e.memory.numel()) for e in extents]
+    return [(e.offset, e.address, e.nbytes) for e in extents]
 
 
 def _triple(chunks: Chunks) -> tuple[int, int, int]:
