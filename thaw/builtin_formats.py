@@ -28,6 +28,7 @@ class ThawFormat(Format):
     name = "thaw"
     description = "thaw snapshots: a file, or a folder with one file a rank"
     suffixes = (".thaw",)
+    keeps_layout = True
 
     def recognizes(self, path: Path, head: bytes) -> bool:
         if path.is_dir():
