@@ -97,6 +97,10 @@ def _non_persistent(module: nn.Module) -> Iterable[str]:
             yield f"{prefix}.{name}" if prefix else name
 
 
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    return *identity(tensor), tensor.dtype, tensor.shape, tensor.stride()
+
+
 class _Taken:
     """What was found so far."""
 
@@ -131,14 +135,21 @@ class _Taken:
         return unwrapped.tensors
 
     def census(self, optional: frozenset[str], said: Stated) -> Census:
-        """Add what `state_dict()` has, and attributes of tensors that have no name so far."""
+        """Add what `state_dict()` has, and attributes of tensors that have no name so far.
+
+        What `state_dict()` has under another name has that one alone, as in a checkpoint.
+        """
+        renamed = set(map(_place, said.added.values()))
+        for name in said.dropped - optional:
+            if _place(self.tensors[name]) in renamed:
+                del self.tensors[name]
         for name, tensor in said.added.items():
             self._put(name, tensor)
         known = set(map(identity, self.tensors.values())) if self._attached else set()
         beside = {n: t for n, t in self._attached.items() if identity(t) not in known}
         for name, tensor in beside.items():
             self._put(name, tensor)
-        unsaved = optional | beside.keys() | said.dropped
+        unsaved = (optional | beside.keys() | said.dropped) & self.tensors.keys()
         return Census(
             self.tensors,
             optional,
