@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -18,10 +19,16 @@ from thaw_format import (
     FileTarget,
     Layout,
     Shard,
+    ThawError,
     collector_paused,
+    find_staged,
+    has_every_rank,
     layout_tensors,
+    make_staging_folder,
     open_rank_files,
+    place_of,
     rank_file,
+    seal_folder,
     serialize_index,
     write_file,
     write_shard,
@@ -36,6 +43,7 @@ from .reports import FreezeReport
 from .selection import select_backend
 from .version import __version__
 
+_log = logging.getLogger("thaw")
 _LISTED = 5
 
 
@@ -63,8 +71,9 @@ def freeze(
     Args:
         subject: a module, of which parameters, buffers (non-persistent ones too) and all that its
             `state_dict()` has are taken, or a mapping of tensors.
-        path: the file; with a `shard` of several ranks, the folder in which each rank writes its
-            file and that `thaw.seal` then makes a snapshot.
+        path: the file; with a `shard` of several ranks, the folder that `thaw.seal` then makes of
+            their files. Until then they lie in a hidden folder beside it, and what has that name
+            stays.
         backend: a name, "auto", or a `Backend`.
         kind: what the snapshot holds.
         shard: this process's place among the ranks.
@@ -79,6 +88,7 @@ def freeze(
         ThawError: the path ends like another format, such as `.safetensors`.
         FormatError: a name or the metadata cannot be said in the format.
         BackendError: the backend is unknown, unavailable, or failed.
+        FileExistsError: with several ranks, a folder of that name holds other things.
         OSError: the file cannot be written; an existing one is untouched.
     """
     began = time.perf_counter()
@@ -96,7 +106,7 @@ def freeze(
         chunk_nbytes=chunk_nbytes,
         snapshot_id=_identity(shard, snapshot_id),
     )
-    file = _file(Path(path), shard)
+    file = _file(Path(path), shard, description.snapshot_id)
     device = _device(layout)
     mover = select_backend(backend, "write", device, file)
     transfers: list[Transfer] = []
@@ -139,20 +149,59 @@ def _check_storable(census: Census) -> None:
     )
 
 
-def seal(path: str | os.PathLike[str]) -> None:
-    """Make a folder that every rank has frozen into a snapshot: write `snapshot.json`.
+def seal(path: str | os.PathLike[str], *, snapshot_id: str | None = None) -> None:
+    """Make what every rank has frozen a snapshot: write `snapshot.json`, and give it its name.
+
+    Ranks write to a hidden folder beside `path`. It replaces what has that name when all of it is
+    there, in one step where the file system can exchange folders; files of ranks that were
+    brought into a folder of that name by hand are sealed where they are.
+
+    Args:
+        snapshot_id: which snapshot, where an earlier freeze to that path was not finished.
 
     Raises:
         FormatError: a rank is missing or damaged, or belongs to another snapshot.
+        ThawError: several snapshots wait for that name, and none was named.
         OSError: the folder cannot be read or written.
     """
-    shards = open_rank_files(path)
+    final = Path(path)
+    staged = _staged(final, snapshot_id)
+    folder = staged or final
+    shards = open_rank_files(folder)
     try:
         index = serialize_index(shards)
+        files = [folder / each.path.name for each in shards]
     finally:
         for each in shards:
             each.close()
-    write_file(Path(path, INDEX_NAME), index)
+    write_file(folder / INDEX_NAME, index)
+    if staged is not None:
+        seal_folder(staged, place_of(final), [*files, folder / INDEX_NAME])
+
+
+def _staged(path: Path, snapshot_id: str | None) -> Path | None:
+    """Find the folder of the snapshot that waits for a name; None if its ranks brought it there."""
+    waiting = find_staged(path)
+    if snapshot_id is not None:
+        return waiting.get(_hexadecimal(snapshot_id))
+    whole = {each: folder for each, folder in waiting.items() if has_every_rank(folder)}
+    if len(whole) == 1:
+        for left in set(waiting.values()) - set(whole.values()):
+            _log.warning("%s: an unfinished freeze left it; remove it", left)
+        waiting = whole
+    if len(waiting) > 1:
+        raise ThawError(
+            f"{len(waiting)} snapshots wait for the name {path} ({', '.join(waiting)}); say which "
+            "with snapshot_id=, and remove the folders of the others"
+        )
+    return next(iter(waiting.values()), None)
+
+
+def _hexadecimal(snapshot_id: str) -> str:
+    identity = bytes.fromhex(snapshot_id)
+    if len(identity) != 16:
+        raise ValueError(f"snapshot_id has {len(identity)} bytes, not 16")
+    return identity.hex()
 
 
 def _identity(shard: Shard, snapshot_id: str | None) -> bytes:
@@ -160,19 +209,13 @@ def _identity(shard: Shard, snapshot_id: str | None) -> bytes:
         if shard.size > 1:
             raise TypeError("several ranks need one snapshot_id=, the same for all of them")
         return secrets.token_bytes(16)
-    identity = bytes.fromhex(snapshot_id)
-    if len(identity) != 16:
-        raise ValueError(f"snapshot_id has {len(identity)} bytes, not 16")
-    return identity
+    return bytes.fromhex(_hexadecimal(snapshot_id))
 
 
-def _file(path: Path, shard: Shard) -> Path:
+def _file(path: Path, shard: Shard, snapshot_id: bytes) -> Path:
     if shard.size == 1:
         return path
-    if (path / INDEX_NAME).exists():
-        raise FileExistsError(f"{path} is a sealed snapshot; freeze to another name")
-    path.mkdir(exist_ok=True)
-    return path / rank_file(shard.rank, shard.size)
+    return make_staging_folder(path, snapshot_id.hex()) / rank_file(shard.rank, shard.size)
 
 
 def _device(layout: Layout) -> torch.device:

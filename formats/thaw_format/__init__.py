@@ -30,11 +30,26 @@ from .layout import (
     tensor_view,
 )
 from .manifest import Manifest, parse_manifest, serialize_manifest
-from .ranks import open_rank, open_rank_files, open_ranks, read_index, serialize_index
+from .ranks import (
+    has_every_rank,
+    open_rank,
+    open_rank_files,
+    open_ranks,
+    read_index,
+    serialize_index,
+)
+from .replacing import place_of
 from .sealing import sealed, write_file
 from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
 from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
 from .source import FileSource, FileTarget, Source, Target, not_a_file
+from .staging import (
+    check_replaceable,
+    find_staged,
+    make_staging_folder,
+    seal_folder,
+    staging_folder,
+)
 from .strict_json import JSON, parse_json, serialize_json
 from .superblock import (
     DEFAULT_CHUNK_NBYTES,
@@ -87,15 +102,19 @@ __all__ = [
     "align",
     "as_integers",
     "byte_view",
+    "check_replaceable",
     "chunk_error",
     "collector_paused",
     "describe",
     "dtype_name",
     "extent_nbytes",
+    "find_staged",
     "format_error",
+    "has_every_rank",
     "has_memory",
     "is_strided",
     "layout_tensors",
+    "make_staging_folder",
     "merge_overlapping",
     "naming",
     "not_a_file",
@@ -107,14 +126,17 @@ __all__ = [
     "parse_json",
     "parse_manifest",
     "parse_superblock",
+    "place_of",
     "rank_file",
     "read_index",
     "read_tensors",
+    "seal_folder",
     "sealed",
     "serialize_index",
     "serialize_json",
     "serialize_manifest",
     "serialize_superblock",
+    "staging_folder",
     "tensor_view",
     "verify_shard",
     "write_file",

@@ -25,6 +25,7 @@ from .snapshot import Place, Shard
 from .source import FileSource
 from .superblock import SUPERBLOCK_NBYTES, check_sections, parse_fields
 
+RANK_FILES = "rank-[0-9]*-of-[0-9]*.thaw"
 MAX_OPEN = 256
 _AXES: dict[str, Callable[[Shard], Place | None]] = {
     "tp": lambda shard: shard.tp,
@@ -157,13 +158,32 @@ def _check_places(places: Sequence[Shard]) -> None:
 def open_rank_files(folder: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
     """Open the shards that lie in a folder without an index, in the order of their names.
 
+    Where the files of one size are all there, those that another size left are not counted.
+
     Raises:
         FormatError: there is none, or one breaks a rule of the specification.
     """
-    paths = sorted(Path(folder).glob("rank-[0-9]*-of-[0-9]*.thaw"))
+    paths = sorted(Path(folder).glob(RANK_FILES))
     if not paths:
         raise format_error("set-missing-rank", "the folder has no rank's file", path=folder)
-    return _open_all(map(_open_file, paths))
+    return _open_all(map(_open_file, _of_one_size(paths)))
+
+
+def has_every_rank(folder: str | os.PathLike[str]) -> bool:
+    """Say whether the files of a folder without an index are all those of a size."""
+    return len(_whole(sorted(Path(folder).glob(RANK_FILES)))) == 1
+
+
+def _of_one_size(paths: list[Path]) -> list[Path]:
+    whole = _whole(paths)
+    return whole[0] if len(whole) == 1 else paths
+
+
+def _whole(paths: list[Path]) -> list[list[Path]]:
+    sizes: dict[str, list[Path]] = {}
+    for path in paths:
+        sizes.setdefault(path.stem.rpartition("-")[2], []).append(path)
+    return [found for size, found in sizes.items() if size == f"{len(found):05d}"]
 
 
 def serialize_index(shards: tuple[ShardFile, ...]) -> bytes:

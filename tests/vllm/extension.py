@@ -23,7 +23,7 @@ class Extension:
 def _rename_or_die(source: Any, target: Any) -> None:
     """Die when all is written and nothing has its name yet; of two ranks the second one dies."""
     parts = Path(target).parts
-    if DEADLY in parts and not parts[-1].startswith("rank-00000"):
+    if any(DEADLY in part for part in parts) and not parts[-1].startswith("rank-00000"):
         os.kill(os.getpid(), signal.SIGKILL)
     _rename(source, target)
 

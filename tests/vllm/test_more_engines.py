@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from thaw_format import FormatError
 
 import thaw
 
@@ -114,6 +113,5 @@ def test_replicas_of_a_model_with_experts_are_refused_by_name(answers: Any) -> N
 
 def test_a_worker_that_dies_while_a_folder_is_frozen_leaves_no_snapshot(answers: Any) -> None:
     assert answers["killed"].error
-    assert list((answers.folder / "deadly.thaw").glob(".rank-00001-of-00002.thaw.*.partial"))
-    with pytest.raises(FormatError, match="the folder is an unfinished snapshot"):
+    with pytest.raises(FileNotFoundError):
         thaw.open(answers.folder / "deadly.thaw", rank=0)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thaw_format import ThawError
+from thaw_format import ThawError, check_replaceable, place_of, staging_folder
 
+from ..endings import check_ending
 from ..errors import MismatchError
 from ..freezing import seal
 from ..reports import Report
@@ -113,7 +114,7 @@ def freeze(
 
     Raises:
         MismatchError: vLLM keeps weights where they cannot be read.
-        FileExistsError: a folder of several ranks is there already.
+        FileExistsError: of several ranks, where a folder of that name holds other things.
     """
     from vllm.engine.arg_utils import EngineArgs
     from vllm.plugins import load_general_plugins
@@ -122,8 +123,8 @@ def freeze(
         raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     load_general_plugins()
     ranks = tensor_parallel_size * int(engine.get("pipeline_parallel_size", 1))
-    with _destination(path, ranks) as where, RaisingCause() as cause:
-        snapshot_id = secrets.token_hex(16)
+    snapshot_id = secrets.token_hex(16)
+    with _destination(path, ranks, snapshot_id) as where, RaisingCause() as cause:
         extra = dict(model_loader_extra_config or {})
         if kind == LOADED:
             options = {"freeze_to": where, "snapshot_id": snapshot_id, "backend": backend}
@@ -168,7 +169,7 @@ def _freeze_by_workers(
             answers = executor.collective_rpc("thaw_frozen")
         else:
             answers = executor.collective_rpc("thaw_freeze", args=live)
-        return _frozen(where, _checked(answers))
+        return _frozen(where, live[1], _checked(answers))
     finally:
         if executor is not None:
             executor.shutdown()
@@ -190,13 +191,14 @@ def freeze_model_tp(
     Raises:
         MismatchError: the engine keeps weights where they cannot be read, or they are of kernels
             that were never compared.
-        FileExistsError: a folder of several ranks is there already.
+        FileExistsError: of several ranks, where a folder of that name holds other things.
         ThawError: a rank failed; the message says which.
     """
-    with _destination(path, _world_size(llm)) as where:
-        wish = where, secrets.token_hex(16), backend, allow_unverified
+    snapshot_id = secrets.token_hex(16)
+    with _destination(path, _world_size(llm), snapshot_id) as where:
+        wish = where, snapshot_id, backend, allow_unverified
         answers = llm.collective_rpc("thaw_freeze", args=wish)
-        return _frozen(where, _checked(answers))
+        return _frozen(where, snapshot_id, _checked(answers))
 
 
 def restore_model_tp(
@@ -266,25 +268,22 @@ def _world_size(llm: LLM) -> int:
 
 
 @contextmanager
-def _destination(path: str | os.PathLike[str], ranks: int) -> Iterator[str]:
-    """Name what is frozen to: for several ranks a new folder, which a block that fails removes."""
-    where = Path(path).resolve()
-    if ranks == 1:
-        yield os.fspath(where)
-        return
-    if where.exists():
-        raise FileExistsError(f"{where} is there already; freeze to another name")
-    where.mkdir()
+def _destination(path: str | os.PathLike[str], ranks: int, snapshot_id: str) -> Iterator[str]:
+    """Name what is frozen to; of several ranks a block that fails leaves no files behind."""
+    where = place_of(path)
+    check_ending(where, "thaw")
+    if ranks > 1:
+        check_replaceable(where)
     try:
         yield os.fspath(where)
     except BaseException:
-        shutil.rmtree(where, ignore_errors=True)
+        shutil.rmtree(staging_folder(where, snapshot_id), ignore_errors=True)
         raise
 
 
-def _frozen(where: str, answers: Sequence[Mapping[str, Any]]) -> EngineReport:
+def _frozen(where: str, snapshot_id: str, answers: Sequence[Mapping[str, Any]]) -> EngineReport:
     if len(answers) > 1:
-        seal(where)
+        seal(where, snapshot_id=snapshot_id)
     return _report(where, answers)
 
 
