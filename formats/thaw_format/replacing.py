@@ -47,18 +47,19 @@ def take_access(fd: int, final: Path) -> None:
     if not final.exists():
         return
     old = os.stat(final)
-    mode = stat.S_IMODE(old.st_mode) & 0o777
     for owner in ((old.st_uid, -1), (-1, old.st_gid)):
-        with suppress(PermissionError):
+        with suppress(OSError):
             os.fchown(fd, *owner)
-    limited = mode & ~0o070 | mode & (mode & 0o007) << 3
-    os.fchmod(fd, limited)
-    if os.fstat(fd).st_gid == old.st_gid and _has_same_list(fd, final):
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    if not _has_same_list(fd, final) or os.fstat(fd).st_gid != old.st_gid:
+        mode &= ~0o070 | (mode & 0o007) << 3
+    # File systems without modes refuse to change them.
+    if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         os.fchmod(fd, mode)
 
 
 def _has_same_list(fd: int, final: Path) -> bool:
-    """Copy the access list of a file, and say whether the two have the same then."""
+    """Copy the access list of a file, if it has one, and say whether the two have the same then."""
     try:
         access = os.getxattr(final, _ACL)
     except OSError:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import thaw
 
 ONES = {"w": torch.ones(2)}
 ZEROS = {"w": torch.zeros(2)}
+
+ACL, NOBODY = "system.posix_acl_access", 0xFFFFFFFF
 
 Writer = Callable[[Path], object]
 
@@ -158,20 +161,51 @@ def test_a_file_replaced_keeps_its_owner(path: Path, write: Writer) -> None:
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (4321, 1234, 0o640)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL])
 def test_a_group_that_cannot_be_had_gets_no_more_than_others(
-    path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch
+    path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("giving files away needs root")
     os.chown(path, -1, 1234)
     path.chmod(0o664)
 
     def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fchown", refuse)
     write(path)
     assert mode_of(path) == 0o644
+
+
+def test_a_file_system_without_modes(
+    path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path.chmod(0o600)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    write(path)
+    assert value_in(path) == 1
+
+
+def test_an_access_list_is_kept(path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = ((1, 6, NOBODY), (2, 4, 4321), (4, 0, NOBODY), (16, 4, NOBODY), (32, 0, NOBODY))
+    access = b"\2\0\0\0" + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, ACL, access)
+    except OSError:
+        pytest.skip("this file system has no access lists")
+    assert mode_of(path) == 0o640
+    write(path)
+    assert os.getxattr(path, ACL) == access
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    write(path)
+    assert mode_of(path) == 0o600
 
 
 @pytest.mark.parametrize(
