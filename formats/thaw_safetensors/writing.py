@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
 from thaw_format import JSON, FileTarget, Snapshot, TensorSpec, sealed
+from thaw_format.sealing import sync_folder
 
 from .arranging import arrange_like, assign, is_single, with_index
 from .dense import check_storable, spec_of
@@ -127,11 +128,35 @@ def _write(
     check_storable(specs)
     if path.name.endswith(INDEX_SUFFIX):
         raise ValueError(f"{path} is the name of an index; name the folder that will hold it")
-    folder = path.parent
-    if not is_single(path):
-        folder = path
-        folder.mkdir(parents=True, exist_ok=True)
-        _refuse_mixing(folder, structure)
+    if is_single(path):
+        return _write_files(path.parent, structure, specs, tensors)
+    with _folder(path):
+        _refuse_mixing(path, structure)
+        return _write_files(path, structure, specs, tensors)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make a folder if there is none; a block that fails then leaves none."""
+    if path.exists():
+        yield
+        return
+    path.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            path.rmdir()
+        raise
+    sync_folder(path.parent)
+
+
+def _write_files(
+    folder: Path,
+    structure: Structure,
+    specs: Mapping[str, TensorSpec],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+) -> list[Path]:
     written = [folder / file for file in structure.files]
     with ExitStack() as stack:
         # Files get their names as the stack unwinds: entered first, the index comes last.

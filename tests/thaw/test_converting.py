@@ -135,19 +135,21 @@ def test_ties_stay_where_the_format_has_them(snapshot: Path) -> None:
     assert {"tied", "z.first", "transposed", "rows"} <= set(stored)
 
 
-def test_damage_leaves_the_old_file(snapshot: Path) -> None:
+@pytest.mark.parametrize("name", ["b.thaw", "b.safetensors", "folder"])
+@pytest.mark.parametrize("is_old", [True, False])
+def test_damage_leaves_what_was_there(snapshot: Path, name: str, is_old: bool) -> None:
+    path = snapshot.with_name(name)
+    if is_old:
+        thaw.freeze({"w": torch.ones(1)}, snapshot.with_name("old.thaw"))
+        convert(snapshot.with_name("old.thaw"), path, format=None if path.suffix else NAME)
     data = bytearray(snapshot.read_bytes())
     data[-4000] ^= 1
     snapshot.write_bytes(data)
-    for name in ("b.thaw", "b.safetensors", "folder"):
-        before = sorted(path.name for path in snapshot.parent.iterdir())
-        with pytest.raises(thaw.ChecksumError, match="is damaged"):
-            convert(
-                snapshot, snapshot.with_name(name), format=None if "." in name else "safetensors"
-            )
-        left = sorted(path.name for path in snapshot.parent.iterdir() if path.name != "folder")
-        assert left == [each for each in before if each != "folder"]
-    assert not list((snapshot.parent / "folder").iterdir())
+    before = sorted(snapshot.parent.rglob("*"))
+    with pytest.raises(thaw.ChecksumError, match="is damaged"):
+        convert(snapshot, path, format=None if path.suffix else NAME)
+    assert sorted(snapshot.parent.rglob("*")) == before
+    assert not is_old or thaw.restore(path)["w"].tolist() == [1]
 
 
 @pytest.mark.parametrize("suffix", [".thaw", ".safetensors"])
