@@ -11,7 +11,16 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
-from thaw_format import Chunks, Description, FileTarget, Layout, Snapshot, ThawError, write_shard
+from thaw_format import (
+    Chunks,
+    Description,
+    FileTarget,
+    Layout,
+    Snapshot,
+    ThawError,
+    collector_paused,
+    write_shard,
+)
 
 from .arena import allocate
 from .backend import Backend, Extent, Progress, WritePlan, written_digests
@@ -104,7 +113,9 @@ def _freeze(
     progress: Progress | None,
 ) -> None:
     """Write tensors to a `.thaw` file as they lie in their storages, window by window."""
-    regions = find_regions(snapshot, names)
+    with collector_paused():
+        regions = find_regions(snapshot, names)
+        layout = lay_out(regions, names)
 
     def write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequence[int]:
         digests: list[int] = []
@@ -126,7 +137,7 @@ def _freeze(
         producer={"name": "thaw", "version": __version__},
         metadata=snapshot.metadata,
     )
-    write_shard(destination, lay_out(regions, names), description, write_payload)
+    write_shard(destination, layout, description, write_payload)
 
 
 def _parts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TypeAlias
 
 import torch
@@ -17,6 +18,7 @@ from thaw_format import (
     TensorSpec,
     Viewer,
     align,
+    collector_paused,
     merge_overlapping,
 )
 
@@ -111,7 +113,8 @@ def read_tensors(
 
     A tensor is valid until the next is asked for; larger ones than the buffer are read alone.
     """
-    regions = sorted(find_regions(snapshot, names), key=lambda each: (each.source, each.offset))
+    with collector_paused():
+        regions = sorted(find_regions(snapshot, names), key=attrgetter("source", "offset"))
     for group in _groups(regions, buffer_nbytes(snapshot)):
         yield from _read_group(snapshot, group, mover, progress)
 

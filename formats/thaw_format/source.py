@@ -136,6 +136,7 @@ class FileTarget:
         _start_writeback(self._fd, began, offset - began)
 
 
+_WRITEBACK_NBYTES = 1 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 if _sync_file_range is not None:
@@ -144,7 +145,8 @@ if _sync_file_range is not None:
 
 def _start_writeback(fd: int, offset: int, nbytes: int) -> None:
     # A hint: the fsync before sealing then waits for little, since the device worked meanwhile.
-    if _sync_file_range is not None and nbytes:
+    # Small writes are left to the kernel, which joins them.
+    if _sync_file_range is not None and nbytes >= _WRITEBACK_NBYTES:
         _sync_file_range(fd, offset, nbytes, _SYNC_FILE_RANGE_WRITE)
 
 
