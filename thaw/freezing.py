@@ -72,8 +72,8 @@ def freeze(
         subject: a module, of which parameters, buffers (non-persistent ones too) and all that its
             `state_dict()` has are taken, or a mapping of tensors.
         path: the file; with a `shard` of several ranks, the folder that `thaw.seal` then makes of
-            their files. Until then they lie in a hidden folder beside it, and what has that name
-            stays.
+            their files. Until then they lie in a hidden folder beside it, where the report's path
+            leads, and what has that name stays.
         backend: a name, "auto", or a `Backend`.
         kind: what the snapshot holds.
         shard: this process's place among the ranks.
