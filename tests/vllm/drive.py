@@ -154,10 +154,10 @@ class Steps:
 
         return _said(thaw_vllm.freeze(**(ENGINE | options)))
 
-    def freeze_live(self, path: str) -> dict[str, Any]:
+    def freeze_live(self, path: str, **options: Any) -> dict[str, Any]:
         import thaw_vllm
 
-        return _said(thaw_vllm.freeze_model_tp(self._llm, path))
+        return _said(thaw_vllm.freeze_model_tp(self._llm, path, **options))
 
     def restore_live(self, path: str, **options: Any) -> dict[str, Any]:
         import thaw_vllm

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 LIMIT_S = 900
 MATRIX_LIMIT_S = 5400
 UNPACKED = {"worker_extension_cls": "extension.Extension"}
+COMPARED = {"allow_unverified": True}
 OTHERS = [name for name in small_models.MODELS if name not in small_models.ALWAYS]
 Steps = list[tuple[str, str, dict[str, Any]]]
 
@@ -36,14 +37,14 @@ def engines(name: str) -> Steps:
         (f"{name}: saved", "save_small", {"name": name}),
         (f"{name}: default", "start", engine),
         (f"{name}: expected", small.does, {}),
-        (f"{name}: live frozen", "freeze_live", {"path": f"{name} live.thaw"}),
+        (f"{name}: live frozen", "freeze_live", {"path": f"{name} live.thaw", **COMPARED}),
         (f"{name}: default stopped", "stop", {}),
         (f"{name}: frozen", "freeze", engine | {"path": f"{name}.thaw"}),
         *(
             step
             for way, path in (("loaded", f"{name}.thaw"), ("processed", f"{name} live.thaw"))
             for step in (
-                (f"{name}: {way}", "load", engine | {"snapshot": path}),
+                (f"{name}: {way}", "load", engine | {"snapshot": path, **COMPARED}),
                 (f"{name}: {way} found", small.does, {}),
                 (f"{name}: {way} stopped", "stop", {}),
             )
