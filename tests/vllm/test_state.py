@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from thaw.vllm.materializing import convert_caches
 from thaw.vllm.options import LoadOptions
 from thaw.vllm.state import take_state
 from thaw.vllm.transfer import compare_state, freeze_state, prepare_state
+from thaw.vllm.worker import thaw_restore
 
 IDENTITY = {"model": "Made", "dtype": "float32", "vllm": "1.2.3"}
 PROCESSED: dict[str, Any] = {
@@ -225,3 +227,16 @@ def test_state_that_only_the_model_s_own_methods_can_set_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"'1\._extra_state' is state that only the model's own"):
         take_state(nn.Sequential(nn.Linear(1, 1), Own()))
+
+
+def test_a_swap_leaves_memory_for_a_batch_as_a_forward_pass_would(tmp_path: Path) -> None:
+    path, live = tmp_path / "a.thaw", Batched(8)
+    freeze_state(Batched(8), path, **PROCESSED)
+    live.deepstack_input_embeds[0].fill_(7)
+    address = live.deepstack_input_embeds[0].data_ptr()
+    with thaw.open(path) as snapshot:
+        prepared = prepare_state(live, snapshot), ExitStack()
+        worker = SimpleNamespace(rank=0, get_model=lambda: live, _thaw_prepared=prepared)
+        assert "error" not in thaw_restore(worker)
+    assert torch.equal(live.deepstack_input_embeds[0], torch.zeros(8, 2))
+    assert live.deepstack_input_embeds[0].data_ptr() == address

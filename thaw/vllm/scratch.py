@@ -1,7 +1,7 @@
 """What a vLLM model keeps that is no weight: memory for a batch, sized by options of the engine.
 
-Whatever is in it, a forward pass writes it before it reads it. So a snapshot has none of it, and a
-restore leaves it alone.
+A forward pass writes it before it reads it, or leaves it zero for the next one. So a snapshot has
+none of it, and a restore leaves it where it is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _ANYWHERE = frozenset(
     }
 )
 """Attributes of modules, other than parameters and buffers."""
+_ZERO_BETWEEN = ("deepstack_input_embeds", "_ds_buffers")
+"""Those that a forward pass expects to be zero, and leaves so."""
 _OF_CLASS = {
     "Gemma3nTextModel": frozenset({"positions", "hidden_states", "per_layer_inputs"}),
     "Gemma4Model": frozenset({"positions", "hidden_states", "per_layer_inputs"}),
@@ -44,6 +46,15 @@ def is_scratch(owner: Any, attribute: str) -> bool:
 def scratch_names() -> frozenset[str]:
     """Return every name of such an attribute."""
     return _ANYWHERE.union(*_OF_CLASS.values())
+
+
+def clear_scratch(model: nn.Module) -> None:
+    """Make zero what has to be so between requests: an engine that slept may have lost it."""
+    for module in model.modules():
+        for attribute in _ZERO_BETWEEN:
+            found = vars(module).get(attribute)
+            for tensor in found if isinstance(found, (list, tuple)) else ():
+                tensor.zero_()
 
 
 def derived_tables(model: nn.Module) -> Iterator[str]:

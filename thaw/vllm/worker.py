@@ -18,6 +18,7 @@ from ..pinning import PinnedSnapshot, pin
 from ..selection import open_snapshot
 from .configuration import keep_configuration
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
+from .scratch import clear_scratch
 from .transfer import compare_state, freeze_state, prepare_state
 
 _PINNED = "_thaw_pinned"
@@ -110,6 +111,7 @@ def thaw_restore(worker: Any) -> Answer:
         # Whatever happens from here on: only a restore that ends well clears it.
         setattr(worker, _BROKEN, f"a restore from {path} did not end well")
         report = prepared.restore()
+        clear_scratch(worker.get_model())
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     setattr(worker, _BROKEN, None)
