@@ -12,6 +12,7 @@ from torch import nn
 
 import thaw
 from thaw.vllm.additions import (
+    add_attributes,
     add_parameters,
     parameter_names,
     tie_as_frozen,
@@ -68,6 +69,18 @@ def test_what_else_is_added_or_dropped_is_named(tmp_path: Path) -> None:
     del one.lm_head.weight
     found = unknown_additions(one, parameter_names(model()))
     assert found == ["lm_head.weight", "other.bias", "score.extra"]
+
+
+def test_what_processing_keeps_beside_weights_is_made_where_it_was_left_out(tmp_path: Path) -> None:
+    one, other = model(), model()
+    one.other.kept = torch.randn(3, 2).t()
+    tensors = dict(one.named_parameters()) | {"other.kept": one.other.kept, "gone.x": EMBEDDINGS}
+    thaw.freeze(tensors, tmp_path / "a.thaw")
+    with thaw.open(tmp_path / "a.thaw") as snapshot:
+        add_attributes(other, snapshot)
+    assert other.other.kept.shape == (2, 3)
+    assert other.other.kept.stride() == (1, 2)
+    assert "kept" not in other.other._parameters
 
 
 EMBEDDINGS = torch.randn(4, 2)

@@ -47,6 +47,23 @@ def add_parameters(model: nn.Module, snapshot: Snapshot) -> None:
             _add_bias(_owner(model, name), snapshot.tensors[name].shape)
 
 
+def add_attributes(model: nn.Module, snapshot: Snapshot) -> None:
+    """Make the tensors that processing weights kept beside them, where it was left out.
+
+    The kernels are those of the snapshot: what they keep has the same names there.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name, spec in snapshot.tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        module = modules.get(owner)
+        beside = None if module is None else next(module.parameters(recurse=False), None)
+        if beside is not None and not hasattr(module, leaf):
+            made = torch.empty_strided(
+                spec.shape, spec.stride, dtype=spec.dtype, device=beside.device
+            )
+            setattr(module, leaf, made)
+
+
 def tie_as_frozen(model_config: ModelConfig, snapshot: Snapshot, *, retie: bool) -> None:
     """Have a model built tied or untied, as it was when it was frozen.
 

@@ -16,7 +16,13 @@ from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from ..errors import MismatchError
 from ..reports import FreezeReport
 from ..selection import open_snapshot
-from .additions import add_parameters, parameter_names, tie_as_frozen, unknown_additions
+from .additions import (
+    add_attributes,
+    add_parameters,
+    parameter_names,
+    tie_as_frozen,
+    unknown_additions,
+)
 from .causes import LeavingCause
 from .configuration import keep_configuration
 from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
@@ -72,6 +78,7 @@ class ThawModelLoader(BaseModelLoader):
             check_identity(snapshot, identify(vllm_config, model_config, rank, kind))
             check_verified(kernels_of(model), allow=self._options.allow_unverified)
             convert_caches(model, snapshot)
+            add_attributes(model, snapshot)
             self._restore(model)
         return model
 
