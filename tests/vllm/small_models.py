@@ -84,9 +84,9 @@ _EXPERTS = {
     "num_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 128,
-    "shared_expert_intermediate_size": 128,
     "decoder_sparse_step": 1,
 }
+_SHARED = _EXPERTS | {"shared_expert_intermediate_size": 128}
 _DEEPSEEK = Small(
     config="DeepseekV3Config",
     settings=_MLA | {"num_nextn_predict_layers": 0},
@@ -163,12 +163,12 @@ MODELS: Mapping[str, Small] = {
         settings=_GEMMA3,
         written=_rope({"rope_type": "linear", "factor": 8.0}) | {"rope_local_base_freq": 10000.0},
     ),
-    "qwen2-moe": Small(config="Qwen2MoeConfig", settings=SIZES | _EXPERTS),
+    "qwen2-moe": Small(config="Qwen2MoeConfig", settings=SIZES | _SHARED),
     "qwen3-moe": Small(config="Qwen3MoeConfig", settings=SIZES | _EXPERTS | {"head_dim": 64}),
     "qwen3-next": Small(
         config="Qwen3NextConfig",
         settings=SIZES
-        | _EXPERTS
+        | _SHARED
         | {
             "head_dim": 64,
             "layer_types": ["linear_attention", "full_attention"],
