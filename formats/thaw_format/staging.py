@@ -11,7 +11,8 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from .ranks import INDEX_NAME, RANK_FILES
+from .index import INDEX_NAME
+from .ranks import RANK_FILES
 from .replacing import naming_renames, place_of, take_access
 from .sealing import sync_folder
 
