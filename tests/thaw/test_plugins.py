@@ -120,6 +120,8 @@ def test_a_plugin_that_chooses_what_it_was_not_offered(
 def test_auto_picks_once_for_all_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in "abc":
         save_file({name: torch.ones(3)}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {name: f"{name}.safetensors" for name in "abc"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with caplog.at_level("INFO", "thaw"):
         thaw.restore(tmp_path)
         assert len(caplog.records) == 1
