@@ -13,7 +13,7 @@ ARCHITECTURES = [
     *("llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "mixtral", "gpt2"),
 ]
 TWO_RANKS = ["llama", "qwen2", "mixtral"]
-QUANTIZED = ["llama-fp8", "llama-gptq", "llama-awq"]
+QUANTIZED = ["llama-fp8", "llama-block", "llama-gptq", "llama-awq"]
 DTYPES = ["bfloat16", "float32"]
 KINDS = ["loaded", "processed"]
 Key = tuple[str, str, str, int]
@@ -77,3 +77,11 @@ def test_every_mode_ended_well() -> None:
     rows = json.loads((RESULTS / "engine_modes.json").read_text())["modes"]
     assert {row["mode"] for row in rows} == {"CUDA graphs", "sleep mode"}
     assert all(row["passed"] and all(row["found"].values()) for row in rows)
+
+
+def test_what_counts_as_verified_was_compared() -> None:
+    from thaw.vllm.verified import VERIFIED
+
+    compared = {name for row in rows("engines.json") for name in row["kernels"]}
+    # Of engines on a CPU each run of the tests compares these.
+    assert VERIFIED - compared == {"CPUUnquantizedExperts"}
