@@ -92,7 +92,11 @@ def _step(name: str, command: list[str], **options: Any) -> bool:
 def _inputs() -> list[Path]:
     backends = environment.ROOT / "backends"
     inputs = [environment.ROOT / "pyproject.toml", CRATE, *backends.glob("*/pyproject.toml")]
-    inputs += [environment.ROOT / "thaw_vllm.py", *VLLM.glob("*.txt")]
+    inputs += [
+        environment.ROOT / "thaw_vllm.py",
+        environment.ROOT / "thaw_command.py",
+        *VLLM.glob("*.txt"),
+    ]
     sources = (path for kind in ("rs", "py") for path in backends.rglob(f"*.{kind}"))
     return [*inputs, *(path for path in sources if "target" not in path.parts)]
 

@@ -12,7 +12,13 @@ import torch
 
 from thaw.vllm import worker as methods
 
-CONFIG = SimpleNamespace(lora_config=None, kv_transfer_config=None)
+PARALLEL = SimpleNamespace(
+    tensor_parallel_size=4,
+    pipeline_parallel_size=1,
+    data_parallel_size=1,
+    enable_expert_parallel=False,
+)
+CONFIG = SimpleNamespace(lora_config=None, kv_transfer_config=None, parallel_config=PARALLEL)
 WORKER = SimpleNamespace(rank=3, vllm_config=CONFIG)
 CALLS: list[Callable[[], dict[str, Any]]] = [
     lambda: methods.thaw_prepare(WORKER, "a.thaw", "auto"),

@@ -137,7 +137,7 @@ def thaw_pin(worker: Any, path: str) -> Answer:
         except MismatchError:
             _unpin(worker, path)
     if path not in _pinned(worker):
-        _pinned(worker)[path] = pin(path, device=worker.device, rank=worker.rank)
+        _pinned(worker)[path] = pin(path, device=worker.device, rank=_rank(worker))
     pinned = _pinned(worker)[path]
     return {"nbytes": pinned.nbytes, "elapsed_s": pinned.elapsed_s}
 
@@ -153,7 +153,7 @@ def thaw_unpin(worker: Any, path: str) -> Answer:
 def thaw_compare(worker: Any, path: str) -> Answer:
     """List what differs between the live model of this rank and a snapshot, bit by bit."""
     _check_awake()
-    with open_snapshot(path, rank=worker.rank) as snapshot:
+    with open_snapshot(path, rank=_rank(worker)) as snapshot:
         kind = kind_of(snapshot)
         check_identity(snapshot, _identity(worker, kind))
         differences = compare_state(worker.get_model(), snapshot)
@@ -230,6 +230,11 @@ def _check_whole(worker: Any) -> None:
         raise ThawError(f"the weights of this engine are undefined: {reason}; restore them first")
 
 
+def _rank(worker: Any) -> int:
+    """Return a worker's rank among those of its own engine; replicas can share a world."""
+    return rank_shard(worker.vllm_config, worker.rank).rank
+
+
 def _identity(worker: Any, kind: str = PROCESSED) -> dict[str, JSON]:
     return identify(worker.vllm_config, worker.model_config, worker.rank, kind)
 
@@ -249,7 +254,7 @@ def _opened(worker: Any, path: str) -> Iterator[Snapshot]:
         MismatchError: the path names another file than the one that is pinned, or none.
     """
     pinned = _pinned(worker).get(path)
-    found = pinned.in_use() if pinned else open_snapshot(path, rank=worker.rank)
+    found = pinned.in_use() if pinned else open_snapshot(path, rank=_rank(worker))
     with found as snapshot:
         yield snapshot
 
