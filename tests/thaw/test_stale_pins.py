@@ -20,7 +20,13 @@ import thaw
 from thaw import pinning
 from thaw.vllm import worker as methods
 
-WORKER_CONFIG = SimpleNamespace(lora_config=None, kv_transfer_config=None)
+PARALLEL = SimpleNamespace(
+    tensor_parallel_size=1,
+    pipeline_parallel_size=1,
+    data_parallel_size=1,
+    enable_expert_parallel=False,
+)
+WORKER_CONFIG = SimpleNamespace(lora_config=None, kv_transfer_config=None, parallel_config=PARALLEL)
 
 
 @pytest.fixture(autouse=True)
