@@ -180,7 +180,9 @@ def _check_aliasing(
             if cluster not in twins:
                 owners[storage].append(cluster)
     if differences:
-        raise MismatchError.of("tied tensors differ", differences)
+        untied = any("in the snapshot alone" in line for line in differences)
+        hint = "; tie them in the target first: Module.to_empty unties" if untied else ""
+        raise MismatchError.of("tied tensors differ", differences, hint)
     return twins
 
 

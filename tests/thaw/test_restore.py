@@ -171,7 +171,9 @@ def test_tied_on_one_side_alone_is_an_error(tmp_path: Path) -> None:
     thaw.freeze({"a": w, "b": w}, tmp_path / "tied.thaw")
     thaw.freeze({"a": w, "b": w.clone()}, tmp_path / "apart.thaw")
     one = torch.zeros(4)
-    with pytest.raises(thaw.MismatchError, match="in the snapshot alone"):
+    with pytest.raises(
+        thaw.MismatchError, match="in the snapshot alone; tie them in the target first"
+    ):
         thaw.restore(tmp_path / "tied.thaw", into={"a": one, "b": torch.zeros(4)})
     two = torch.zeros(6)
     thaw.freeze({"a": two[:4].clone(), "b": two[2:].clone()}, tmp_path / "views.thaw")
