@@ -20,7 +20,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "another model": ({"model": "qwen2"}, "Qwen2ForCausalLM in this engine"),
     "another dtype": ({"dtype": "float32"}, "dtype is bfloat16 in the snapshot, float32 in this"),
     "a flipped bit": ({"snapshot": "flipped.thaw"}, "is damaged: it fails its CRC32C"),
-    "two ranks": (TWO, "llama.thaw has no rank 1"),
+    "two ranks": (TWO, "rank is 0 of 1 in the snapshot, 0 of 2 in this engine"),
 }
 MODES: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
