@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 
 import torch
-from thaw_format import STORAGE_ALIGNMENT
+from thaw_format import STORAGE_ALIGNMENT, TensorSpec
 
 _HUGE_PAGE_NBYTES = 2 << 20
 
@@ -31,3 +31,8 @@ def allocate(nbytes: int, device: torch.device) -> torch.Tensor:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def allocate_like(spec: TensorSpec, device: torch.device) -> torch.Tensor:
+    """Allocate a tensor of the dtype, shape and strides that a spec says, contents undefined."""
+    return torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=device)

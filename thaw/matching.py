@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from thaw_format import JSON, Snapshot, TensorSpec, has_memory, is_strided
 
+from .arena import allocate_like
 from .census import Census
 from .errors import MismatchError
 from .module_metadata import compare_attributes, states_of
@@ -142,14 +143,14 @@ def with_new_memory(snapshot: Snapshot, fit: Match, census: Census) -> Match:
     """
     targets = dict(fit.targets)
     for name in fit.made:
-        targets[name] = _like(snapshot.tensors[name], fit.targets[name].device)
+        targets[name] = allocate_like(snapshot.tensors[name], fit.targets[name].device)
     for name, said in fit.states.items():
         state = census.states.get(name)
         here = next(iter(state.tensors.values()), None) if state else None
         device = torch.device("cpu") if here is None else here.device
         for inner in names_in(said):
             if inner in snapshot.tensors:
-                targets[inner] = _like(snapshot.tensors[inner], device)
+                targets[inner] = allocate_like(snapshot.tensors[inner], device)
         decode(name, said, targets)
     return replace(fit, targets=targets)
 
@@ -207,10 +208,6 @@ def _about_meta(wanted: Mapping[str, torch.Tensor], missing: Sequence[str]) -> s
         f" (the snapshot lacks {', '.join(map(repr, empty[:_LISTED]))}{more}, which have no values "
         "after Module.to_empty: compute them)"
     )
-
-
-def _like(spec: TensorSpec, device: torch.device) -> torch.Tensor:
-    return torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=device)
 
 
 def _wanted(named: Mapping[str, _T], patterns: str | Sequence[str] | None) -> Mapping[str, _T]:

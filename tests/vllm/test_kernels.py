@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 import thaw
-from thaw.vllm.identity import kernels_in
 from thaw.vllm.kernels import (
     check_kernels,
     check_verified,
@@ -121,7 +120,7 @@ def test_a_snapshot_fits_where_weights_are_laid_out_alike(tmp_path: Path, what: 
     path = freeze(tmp_path / "a.thaw", UnquantizedLinearMethod())
     other = nn.Sequential(Layer(UnquantizedLinearMethod(**SAME[what])))
     with thaw.open(path) as snapshot:
-        check_kernels(snapshot, kernels_in(snapshot), other)
+        check_kernels(snapshot, other)
 
 
 @pytest.mark.parametrize("what", OTHER)

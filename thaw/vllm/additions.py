@@ -9,6 +9,7 @@ import torch
 from thaw_format import Snapshot
 from torch import nn
 
+from ..arena import allocate_like
 from .configuration import TIED, UNTIED
 
 if TYPE_CHECKING:
@@ -58,10 +59,7 @@ def add_attributes(model: nn.Module, snapshot: Snapshot) -> None:
         module = modules.get(owner)
         beside = None if module is None else next(module.parameters(recurse=False), None)
         if beside is not None and not hasattr(module, leaf):
-            made = torch.empty_strided(
-                spec.shape, spec.stride, dtype=spec.dtype, device=beside.device
-            )
-            setattr(module, leaf, made)
+            setattr(module, leaf, allocate_like(spec, beside.device))
 
 
 def tie_as_frozen(model_config: ModelConfig, snapshot: Snapshot, *, retie: bool) -> None:

@@ -21,6 +21,7 @@ from thaw_format import JSON, Snapshot
 from torch import nn
 
 from ..errors import MismatchError
+from .identity import kernels_in
 from .verified import VERIFIED
 
 Parts: TypeAlias = dict[str, str]
@@ -98,13 +99,13 @@ def record_kernels(kernels: Mapping[str, Parts]) -> list[JSON]:
     ]
 
 
-def check_kernels(snapshot: Snapshot, recorded: object, model: nn.Module) -> None:
+def check_kernels(snapshot: Snapshot, model: nn.Module) -> None:
     """Compare the kernels that a snapshot's weights were processed for with those of a model.
 
     Raises:
         MismatchError: they differ; parts that do are named, with both values.
     """
-    there, here = _recalled(snapshot, recorded), kernels_of(model)
+    there, here = _recalled(snapshot), kernels_of(model)
     differences = [f"{name!r} is processed in one of them alone" for name in there.keys() ^ here]
     for name in there.keys() & here:
         differences += _differences(name, there[name], here[name])
@@ -136,9 +137,9 @@ def check_verified(kernels: Mapping[str, Parts], *, allow: bool) -> None:
         )
 
 
-def classes_in(snapshot: Snapshot, recorded: object) -> set[str]:
+def classes_in(snapshot: Snapshot) -> set[str]:
     """Name the methods and kernels that a snapshot's weights were processed for, if they were."""
-    there = {} if recorded is None else _recalled(snapshot, recorded)
+    there = {} if kernels_in(snapshot) is None else _recalled(snapshot)
     return {name for parts in there.values() for name in _classes(parts)}
 
 
@@ -219,13 +220,14 @@ def _digest(said: str) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def _recalled(snapshot: Snapshot, recorded: object) -> dict[str, Parts]:
+def _recalled(snapshot: Snapshot) -> dict[str, Parts]:
     """Read what `record_kernels` said.
 
     Raises:
         MismatchError: it is not there, or not whole.
     """
     found: dict[str, Parts] = {}
+    recorded = kernels_in(snapshot)
     if not isinstance(recorded, Sequence) or isinstance(recorded, str):
         raise MismatchError(
             f"{snapshot.path} does not say which kernels its weights were processed for: an older "

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import torch
 from thaw_format import Snapshot
 from torch import nn
 
+from ..arena import allocate_like
 from ..errors import MismatchError
 from .materializing import materialize, occupy
 from .reads import ValueReads
@@ -64,9 +64,7 @@ def take_layout(model: nn.Module, snapshot: Snapshot) -> None:
             continue
         wanted = spec.dtype, spec.shape, spec.stride
         if (there.dtype, tuple(there.shape), there.stride()) != wanted:
-            memory = torch.empty_strided(
-                spec.shape, spec.stride, dtype=spec.dtype, device=there.device
-            )
+            memory = allocate_like(spec, there.device)
             occupy([memory])
             setattr(module, leaf, nn.Parameter(memory, requires_grad=False))
 

@@ -19,7 +19,7 @@ from ..freezing import freeze
 from ..matching import literal
 from ..reports import FreezeReport, RestoreReport
 from ..restoring import Prepared, prepare, restore
-from .identity import LOADED, PROCESSED, floats_of, kernels_in, kind_of, record
+from .identity import LOADED, PROCESSED, floats_of, kind_of, record
 from .kernels import check_kernels, check_verified, kernels_of, record_kernels
 from .state import Float, ModelState, take_state
 
@@ -105,7 +105,7 @@ def prepare_state(
         state, floats = take_state(model), floats_of(snapshot)
         if kind_of(snapshot) == PROCESSED:
             _check_readable(model, state)
-            check_kernels(snapshot, kernels_in(snapshot), model)
+            check_kernels(snapshot, model)
         _check_names(snapshot, state, floats)
         tensors = prepare(snapshot, state.tensors, backend)
     derived = tuple((state.floats[name], value) for name, value in floats.items())
