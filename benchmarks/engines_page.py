@@ -17,7 +17,7 @@ RESULTS = HERE / "results"
 FILES = (
     *("engines.json", "engine_modes.json", "engine_figures.json", "engine_figures_more.json"),
     *("engine_figures_phi.json", "engine_figures_gemma.json"),
-    "engines_cpu.json",
+    *("engines_more.json", "engines_h200.json", "engines_cpu.json"),
 )
 NOT_MEASURED = "Not measured yet."
 DECODING = """\

@@ -36,9 +36,15 @@ def outcomes(files: Iterable[Row]) -> dict[tuple[str, str], dict[Column, list[Ro
             column = Column(
                 raw["versions"]["device"], engine["dtype"], engine.get("tensor_parallel_size", 1)
             )
-            model = found.setdefault((row["name"], row["kind"]), {})
+            model = found.setdefault((_called(row), row["kind"]), {})
             model.setdefault(column, []).append(row)
     return dict(sorted(found.items()))
+
+
+def _called(row: Row) -> str:
+    """Name a model, and what vLLM quantized it to while it loaded it."""
+    name, quantized = str(row["name"]), row["engine"].get("quantization")
+    return f"{name} to {quantized}" if quantized and " to " not in name else name
 
 
 class Shape:

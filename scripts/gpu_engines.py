@@ -4,9 +4,9 @@
 
 FILE is a tar archive of vLLM and what it needs, as they lie in a folder of installed packages; DIR
 holds wheels of what else the machine lacks and of the native backend. PART is one of `engines.py`
-(decoding, figures), of `ranks.py` (make, decode-ranks, together, faults, large), or `modes`, and
-OPTIONS are its own. All is unpacked into a folder that is removed at the end; results go to
-PART.json.
+(decoding, figures), of `ranks.py` (make, decode-ranks, together, faults, large), `modes`, or
+`before-after`, which needs no vLLM, and OPTIONS are its own. All is unpacked into a folder that is
+removed at the end; results go to PART.json.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ PARTS: Mapping[str, tuple[list[str], Mapping[str, str]]] = {
     "decoding": (["engines.py", "decoding"], {}),
     "figures": (["engines.py", "figures"], _IN_PROCESS),
     "modes": (["engine_modes.py"], _IN_PROCESS),
+    "before-after": (["before_after.py"], {}),
     "make": (["ranks.py", "make"], {}),
     "decode-ranks": (["ranks.py", "decoding"], {}),
     "together": (["ranks.py", "together"], {}),

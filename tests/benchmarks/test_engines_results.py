@@ -13,7 +13,8 @@ ARCHITECTURES = [
     *("llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "mixtral", "gpt2"),
 ]
 TWO_RANKS = ["llama", "qwen2", "mixtral"]
-QUANTIZED = ["llama-fp8", "llama-block", "llama-gptq", "llama-awq"]
+QUANTIZED = ["llama-fp8", "llama-block", "llama-token", "llama-gptq", "llama-awq", "mixtral-fp8"]
+GPU = ["engines.json", "engines_more.json", "engines_h200.json"]
 DTYPES = ["bfloat16", "float32"]
 KINDS = ["loaded", "processed"]
 Key = tuple[str, str, str, int]
@@ -51,10 +52,10 @@ def test_the_gpu_s_comparisons_cover_every_architecture_and_quantization() -> No
     wanted = {
         (name, kind, "bfloat16", 1) for name in [*ARCHITECTURES, *QUANTIZED] for kind in KINDS
     }
-    assert wanted - set(keys("engines.json")) == set()
+    assert wanted - {each for name in GPU for each in keys(name)} == set()
 
 
-@pytest.mark.parametrize("name", ["engines.json", "engines_cpu.json"])
+@pytest.mark.parametrize("name", [*GPU, "engines_cpu.json"])
 def test_every_comparison_ended_well(name: str) -> None:
     for row in rows(name):
         assert row["passed"], row
@@ -82,6 +83,6 @@ def test_every_mode_ended_well() -> None:
 def test_what_counts_as_verified_was_compared() -> None:
     from thaw.vllm.verified import VERIFIED
 
-    compared = {name for row in rows("engines.json") for name in row["kernels"]}
+    compared = {name for file in GPU for row in rows(file) for name in row["kernels"]}
     # Of engines on a CPU each run of the tests compares these.
     assert VERIFIED - compared == {"CPUUnquantizedExperts"}

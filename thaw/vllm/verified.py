@@ -14,7 +14,10 @@ VERIFIED = frozenset(
         *("Fp8PerTensorOnlineLinearMethod", "Fp8PerTensorOnlineMoEMethod"),
         *("CutlassFp8BlockScaledMMKernel", "MarlinExperts"),
         *("Mxfp8OnlineLinearMethod", "MarlinMxfp8LinearKernel"),
-        *("AutoGPTQLinearMethod", "AutoAWQMarlinLinearMethod", "MacheteLinearKernel"),
+        *("AutoGPTQLinearMethod", "AutoAWQMarlinLinearMethod"),
+        *("MacheteLinearKernel", "MarlinLinearKernel"),
+        *("CompressedTensorsLinearMethod", "CompressedTensorsW8A8Fp8"),
+        *("CompressedTensorsKVCacheMethod", "Fp8MoEMethod"),
     }
 )
 """Methods, and kernels that they lay weights out for."""
@@ -23,6 +26,8 @@ READERS = frozenset(
     {
         # Whether there are scales, and whether those of layers that vLLM fuses have to be made one.
         *("BaseKVCacheMethod", "Fp8LinearMethod"),
+        # Nothing: scales are kept as floats too.
+        "CompressedTensorsKVCacheMethod",
         # Whether to warn of scales that differ.
         "Fp8MoEMethod",
         # Nothing: values are packed anew by way of the host.
