@@ -11,8 +11,8 @@ import sys
 import threading
 from typing import Any
 
-from thaw.restoring import restore
-from thaw.vllm import transfer
+from thaw.restoring.api import restore
+from thaw.vllm.weights import transfer
 
 LAST_WORDS = "rank 1 dies while it restores"
 _AFTER_S = 0.02

@@ -32,10 +32,10 @@ from thaw_native import NativeBackend
 import thaw
 from gauges import describe_machine
 from measures_thaw import undigested
-from thaw.backend import Extent, ReadPlan
 from thaw.bench.memory import PIECE_NBYTES, slots, transfer_buffer
 from thaw.bench.threads import move_pieces
-from thaw.planning import plan_arena
+from thaw.restoring.plan import plan_arena
+from thaw.seam.plan import Extent, ReadPlan
 
 _PIECE_NBYTES = 8 << 20
 _SHIFT_NBYTES = 8

@@ -29,8 +29,8 @@ from gauges import describe_machine
 from llama import llama, make, total_nbytes
 from plain import write_plainly
 from thaw import Transfer, WritePlan
-from thaw.backend import Progress
 from thaw.bench.disk import filesystem
+from thaw.seam.backend import Progress
 
 
 class TimedBackend(NativeBackend):

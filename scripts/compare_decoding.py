@@ -142,7 +142,7 @@ def _default(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
 def _kernels(snapshot: Path) -> list[str]:
     """Name the methods and kernels that a snapshot's weights were processed for."""
     import thaw
-    from thaw.vllm.kernels import classes_in
+    from thaw.vllm.weights.kernels import classes_in
 
     with thaw.open(snapshot, rank=0) as opened:
         return sorted(classes_in(opened))

@@ -32,7 +32,7 @@ MAY_IMPORT = {
 }
 GPU_LIBRARIES = {"cupy", "kvikio", "vllm"}
 # Subclasses of vLLM's, imported only from within vLLM.
-INSIDE_VLLM = ROOT / "thaw" / "vllm" / "loader.py"
+INSIDE_VLLM = ROOT / "thaw" / "vllm" / "weights" / "loader.py"
 CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 MAX_LINES = 450
 # One file on purpose: it is read from top to bottom beside the specification.

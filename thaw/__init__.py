@@ -21,7 +21,6 @@ from thaw_format import (
     VersionError,
 )
 
-from .backend import Backend, Extent, ReadPlan, Support, Transfer, WritePlan
 from .comparing import diff
 from .converting import convert
 from .errors import (
@@ -31,11 +30,10 @@ from .errors import (
     UnavailableBackendError,
     UnknownBackendError,
 )
-from .format import Format
 from .freezing import freeze, seal
-from .hookspecs import hookimpl
-from .listing import backends, formats
-from .pinning import PinnedSnapshot, pin
+from .plugins.listing import backends, formats
+from .plugins.opening import open_ranks
+from .plugins.opening import open_snapshot as open  # noqa: A004
 from .reports import (
     BackendInfo,
     ConvertReport,
@@ -47,10 +45,13 @@ from .reports import (
     TensorDifference,
     VerifyReport,
 )
-from .restoring import restore
-from .selection import open_ranks
-from .selection import open_snapshot as open  # noqa: A004
-from .unfilled import UnfilledWarning
+from .restoring.api import restore
+from .restoring.pinning import PinnedSnapshot, pin
+from .seam.backend import Backend, Support, Transfer
+from .seam.format import Format
+from .seam.hookspecs import hookimpl
+from .seam.plan import Extent, ReadPlan, WritePlan
+from .tensors.unfilled import UnfilledWarning
 from .verifying import verify
 from .version import __version__
 

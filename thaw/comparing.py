@@ -9,15 +9,15 @@ import torch
 from thaw_format import Snapshot
 
 from .aliasing import aliasing_differences
-from .backend import Backend, Progress
-from .copying import bytes_of
-from .geometry import normal
-from .limits import check_limit
-from .matching import literal
-from .plugins import registry
+from .plugins.host import registry
+from .plugins.opening import open_snapshot
 from .reports import Difference, Restored, TensorDifference
-from .restoring import restore
-from .selection import open_snapshot
+from .restoring.api import restore
+from .restoring.matching import literal
+from .seam.backend import Backend, Progress
+from .tensors.elements import bytes_of
+from .tensors.limits import check_limit
+from .tensors.strides import normal
 
 
 def diff(

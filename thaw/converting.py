@@ -22,15 +22,17 @@ from thaw_format import (
     write_shard,
 )
 
-from .arena import allocate
-from .backend import Backend, Extent, Progress, WritePlan, written_digests
-from .endings import choose_format
-from .limits import check_limit
-from .matching import select_names
-from .module_metadata import persistent
-from .regions import Region, buffer_nbytes, find_regions, lay_out, read_into, read_tensors
+from .plugins.choosing import select_backend
+from .plugins.endings import choose_format
+from .plugins.opening import open_snapshot
 from .reports import ConvertReport
-from .selection import open_snapshot, select_backend
+from .restoring.matching import select_names
+from .restoring.regions import Region, buffer_nbytes, find_regions, lay_out, read_into, read_tensors
+from .seam.backend import Backend, Progress, written_digests
+from .seam.plan import Extent, WritePlan
+from .tensors.arena import allocate
+from .tensors.limits import check_limit
+from .tensors.module_metadata import persistent
 from .version import __version__
 
 _HOST = torch.device("cpu")

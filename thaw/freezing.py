@@ -35,12 +35,13 @@ from thaw_format import (
 )
 from torch import nn
 
-from .backend import Backend, Extent, Progress, Transfer, WritePlan, written_digests
-from .census import Census, left_out, take_census
-from .endings import check_ending
-from .module_metadata import describe
+from .plugins.choosing import select_backend
+from .plugins.endings import check_ending
 from .reports import FreezeReport
-from .selection import select_backend
+from .seam.backend import Backend, Progress, Transfer, written_digests
+from .seam.plan import Extent, WritePlan
+from .tensors.census import Census, left_out, take_census
+from .tensors.module_metadata import describe
 from .version import __version__
 
 _log = logging.getLogger("thaw")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .backend import Support
+from .seam.backend import Support
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

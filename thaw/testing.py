@@ -24,18 +24,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from thaw_format import (
-    ChecksumError,
-    Chunks,
-    Digests,
-    FileSource,
-    FileTarget,
-    TruncatedError,
-)
+from thaw_format import ChecksumError, Chunks, Digests, FileSource, FileTarget, TruncatedError
 from thaw_format.checksum import crc32c, host_buffer
 
-from .backend import Backend, Extent, ReadPlan, Support, Transfer, WritePlan
-from .reference import ReferenceBackend
+from .plugins.reference import ReferenceBackend
+from .seam.backend import Backend, Support, Transfer
+from .seam.plan import Extent, ReadPlan, WritePlan
 
 CHUNK_NBYTES = 1 << 16
 

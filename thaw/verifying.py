@@ -6,11 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from thaw_format import ChecksumError, Snapshot, chunk_error
-
-from .backend import Progress
+from .plugins.opening import find_format
 from .reports import VerifyReport
-from .selection import find_format
+from .seam.backend import Progress
 
 
 def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) -> VerifyReport:
@@ -42,15 +40,3 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
     finally:
         for each in snapshots:
             each.close()
-
-
-def named(snapshot: Snapshot, error: ChecksumError) -> ChecksumError:
-    """Name the tensors in the chunk that a backend found damaged."""
-    for source, digests in enumerate(snapshot.digests):
-        path = snapshot.sources[source].path
-        if digests and error.offset is not None and error.path == os.fspath(path):
-            index = (error.offset - digests.chunks.offset) // digests.chunks.chunk_nbytes
-            found = chunk_error(snapshot, source, index)
-            assert isinstance(found, ChecksumError)
-            return found
-    return error

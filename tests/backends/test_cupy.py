@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from thaw_format import ChecksumError, Chunks, Digests, FileSource, FileTarget, TruncatedError
 from thaw_format.checksum import crc32c, host_buffer
 
-from thaw import Extent, ReadPlan, TransferError, WritePlan, plugins
-from thaw.pinning import PinnedSource
+from thaw import Extent, ReadPlan, TransferError, WritePlan
+from thaw.plugins import host
+from thaw.restoring.pinning import PinnedSource
 from thaw.testing import CHUNK_NBYTES, SHAPES, BackendTests, Sample
 
 thaw_cupy = pytest.importorskip("thaw_cupy")
@@ -211,8 +212,8 @@ def test_it_says_what_it_could_not_move_when_memory_runs_out(backend: Any, large
 
 
 def test_it_is_a_plugin() -> None:
-    points = entry_points(group=plugins.ENTRY_POINT_GROUP, name="cupy")
-    loaded = plugins.load(points)
+    points = entry_points(group=host.ENTRY_POINT_GROUP, name="cupy")
+    loaded = host.load(points)
     assert loaded.broken == []
     assert loaded.distributions["cupy"] == "thaw-snapshot-cupy"
 

@@ -21,8 +21,8 @@ from thaw_format import Chunks, Digests, FileSource
 
 import thaw
 from thaw.errors import TransferError
-from thaw.plugins import ENTRY_POINT_GROUP, load
-from thaw.selection import select_backend
+from thaw.plugins.choosing import select_backend
+from thaw.plugins.host import ENTRY_POINT_GROUP, load
 from thaw.testing import BackendTests, Sample
 
 pytest.importorskip("thaw_gds")
@@ -238,7 +238,7 @@ class TestChoice:
             able = thaw.Support(True, "as if", backend.name)
             monkeypatch.setattr(type(backend), "probe", lambda self, device, able=able: able)
             registry.backends[backend.name] = backend
-        monkeypatch.setattr("thaw.selection.registry", lambda: registry)
+        monkeypatch.setattr("thaw.plugins.choosing.registry", lambda: registry)
         cpu = torch.device("cpu")
         assert select_backend("auto", "read", cpu, snapshot).name == "gds"
         del registry.backends["gds"]

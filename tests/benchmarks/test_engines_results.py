@@ -81,7 +81,7 @@ def test_every_mode_ended_well() -> None:
 
 
 def test_what_counts_as_verified_was_compared() -> None:
-    from thaw.vllm.verified import VERIFIED
+    from thaw.vllm.weights.verified import VERIFIED
 
     compared = {name for file in GPU for row in rows(file) for name in row["kernels"]}
     # Of engines on a CPU each run of the tests compares these.

@@ -19,7 +19,7 @@ MIB = 1 << 20
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_parts_cover_what_the_plan_reads_in_whole_pieces(count: int) -> None:
     from read_profile import cut
-    from thaw.backend import Extent, ReadPlan
+    from thaw.seam.plan import Extent, ReadPlan
 
     memory = torch.arange(70 * MIB, dtype=torch.uint8)
     extents = [Extent(4096, memory[: 30 * MIB]), Extent(40 * MIB, memory[30 * MIB :])]

@@ -80,7 +80,7 @@ def build(name: str, seed: int) -> nn.Module:
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
     """Digest every parameter, every buffer and the logits, bit by bit."""
-    from thaw.copying import bytes_of
+    from thaw.tensors.elements import bytes_of
 
     named = [
         *model.named_parameters(remove_duplicate=False),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from thaw.plugins import registry
+from thaw.plugins.host import registry
 
 sys.path.insert(0, str(Path(__file__).parent))  # what the tests here share
 

@@ -114,7 +114,7 @@ def without_io_uring(backend: str, device: str, path: Path) -> None:
 def within_a_size_limit(backend: str, device: str, path: Path) -> None:
     """Freeze; the limit is set when the file has its size already and the backend begins."""
     import thaw
-    from thaw.plugins import registry
+    from thaw.plugins.host import registry
 
     inner = registry().backends[backend]
 

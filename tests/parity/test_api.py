@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import thaw
-from thaw import ahead
+from thaw.restoring import new_memory
 
 SNAPSHOT_ID = "00112233445566778899aabbccddeeff"
 
@@ -117,7 +117,7 @@ def test_frozen_tensors_are_restored_by_every_backend(
 def test_a_payload_is_read_while_the_manifest_is_parsed(
     mover: Mover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead, "_WORTH_NBYTES", 0)
+    monkeypatch.setattr(new_memory, "_WORTH_NBYTES", 0)
     tensors = named(Model(5, mover.device))
     path = tmp_path / "m.thaw"
     thaw.freeze(tensors, path, backend="reference", chunk_nbytes=1 << 16)

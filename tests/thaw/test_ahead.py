@@ -29,10 +29,11 @@ from thaw_format.source import Source
 from thaw_format.superblock import MANIFEST, PAYLOAD, SUPERBLOCK_NBYTES
 
 import thaw
-from thaw import ahead
-from thaw.backend import Extent, Progress, ReadPlan, Transfer, WritePlan
-from thaw.copying import bytes_of
-from thaw.reference import ReferenceBackend
+from thaw.plugins.reference import ReferenceBackend
+from thaw.restoring import new_memory
+from thaw.seam.backend import Progress, Transfer
+from thaw.seam.plan import Extent, ReadPlan, WritePlan
+from thaw.tensors.elements import bytes_of
 
 VECTORS = Path(__file__).resolve().parents[2] / "spec" / "vectors"
 FILES = sorted(path for path in VECTORS.glob("*valid/*.thaw") if path.is_file())
@@ -68,7 +69,7 @@ def outcome(path: Path) -> Any:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_vector_comes_to_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = outcome(path)
-    monkeypatch.setattr(ahead, "_WORTH_NBYTES", 0)
+    monkeypatch.setattr(new_memory, "_WORTH_NBYTES", 0)
     found = outcome(path)
     if expected[0] is not ChecksumError and found[0] is ChecksumError:
         # It reads chunks that no tensor has bytes in as well.

@@ -75,7 +75,7 @@ def test_a_snapshot_is_what_freezing_the_restored_makes(
     chunk_nbytes: int,
     names: list[str] | None,
 ) -> None:
-    monkeypatch.setattr("thaw.regions.BUFFER_NBYTES", buffer_nbytes)
+    monkeypatch.setattr("thaw.restoring.regions.BUFFER_NBYTES", buffer_nbytes)
     source, made, other = (tmp_path / f"{name}.thaw" for name in ("source", "made", "other"))
     metadata = {"note": "x"}
     thaw.freeze(
@@ -97,7 +97,7 @@ def test_a_snapshot_is_what_freezing_the_restored_makes(
 def test_a_checkpoint_has_every_name(
     snapshot: Path, monkeypatch: pytest.MonkeyPatch, buffer_nbytes: int
 ) -> None:
-    monkeypatch.setattr("thaw.regions.BUFFER_NBYTES", buffer_nbytes)
+    monkeypatch.setattr("thaw.restoring.regions.BUFFER_NBYTES", buffer_nbytes)
     path = snapshot.with_name("m.safetensors")
     convert(snapshot, path)
     check_same(load_file(path), tensors_of_all_kinds())
@@ -106,7 +106,7 @@ def test_a_checkpoint_has_every_name(
 def test_a_checkpoint_of_many_files_to_a_snapshot_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thaw.regions.BUFFER_NBYTES", 5000)
+    monkeypatch.setattr("thaw.restoring.regions.BUFFER_NBYTES", 5000)
     tensors = {f"layer.{number:02}": torch.randn(20, 11) for number in range(20)}
     thaw.freeze(tensors, tmp_path / "a.thaw")
     convert(tmp_path / "a.thaw", tmp_path / "folder", format="safetensors", max_shard_nbytes=2000)

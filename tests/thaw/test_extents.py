@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import thaw
-from thaw.backend import Extent, TensorExtent
-from thaw.planning import RestorePlan
-from thaw.restoring import prepare
+from thaw.restoring.api import prepare
+from thaw.restoring.plan import RestorePlan
+from thaw.seam.plan import Extent, TensorExtent
 
 TENSORS = {
     "flat": torch.arange(7, dtype=torch.int16),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import thaw
-from thaw.structured import is_equal
+from thaw.tensors.structured import is_equal
 
 
 class Scaled(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 import thaw
-from thaw import plugins, selection
-from thaw.reference import ReferenceBackend
+from thaw.plugins import choosing, host
+from thaw.plugins.reference import ReferenceBackend
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ class FixedChoice:
 
 
 def test_a_plugin_may_choose_for_auto() -> None:
-    loaded = plugins.load([])
+    loaded = host.load([])
     loaded.manager.register(FixedChoice())
     chosen = loaded.manager.hook.thaw_select_backend(
         candidates=["x", "y"], operation="read", device=torch.device("cpu"), path=Path()
@@ -105,9 +105,9 @@ def test_a_plugin_that_chooses_what_it_was_not_offered(
 
     path = tmp_path / "a.thaw"
     thaw.freeze({"a": torch.ones(3)}, path, backend="reference")
-    loaded = plugins.load([])
+    loaded = host.load([])
     loaded.manager.register(OddChoice())
-    monkeypatch.setattr(selection, "registry", lambda: loaded)
+    monkeypatch.setattr(choosing, "registry", lambda: loaded)
     with pytest.raises(thaw.BackendError) as caught:
         if operation == "read":
             thaw.restore(path)

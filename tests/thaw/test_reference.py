@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from thaw.reference import ReferenceBackend
+from thaw.plugins.reference import ReferenceBackend
 from thaw.testing import BackendTests
 
 

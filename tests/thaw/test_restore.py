@@ -11,8 +11,8 @@ from thaw_format import DTYPES, read_tensors
 from torch import nn
 
 import thaw
-from thaw.copying import bytes_of
-from thaw.singles import plan_singles
+from thaw.restoring.in_place import plan_singles
+from thaw.tensors.elements import bytes_of
 
 
 class Net(nn.Module):

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import save_file
 
 import thaw
-from thaw import pinning
-from thaw.vllm import worker as methods
+from thaw.restoring import pinning
+from thaw.vllm.agent import Agent
+from thaw.vllm.worker import thaw as ask
 
 PARALLEL = SimpleNamespace(
     tensor_parallel_size=1,
@@ -255,12 +256,12 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_a_worker_serves_no_file_that_was_replaced(path: Path, worker: SimpleNamespace) -> None:
-    assert methods.thaw_pin(worker, str(path))["nbytes"] == path.stat().st_size
+    assert ask(worker, "pin", str(path))["nbytes"] == path.stat().st_size
     thaw.freeze(tensors(2), path)
-    answer = methods.thaw_prepare(worker, str(path), "reference")
+    answer = ask(worker, "prepare", str(path), "reference")
     assert (answer["error"], "pin it again" in answer["message"]) == ("MismatchError", True)
-    methods.thaw_pin(worker, str(path))
-    with methods._opened(worker, str(path)) as snapshot, thaw.open(path) as found:
+    ask(worker, "pin", str(path))
+    with Agent.of(worker)._opened(str(path)) as snapshot, thaw.open(path) as found:
         assert snapshot.snapshot_id == found.snapshot_id
-    methods.thaw_unpin(worker, str(path))
-    assert not methods._pinned(worker)
+    ask(worker, "unpin", str(path))
+    assert not Agent.of(worker).pinned

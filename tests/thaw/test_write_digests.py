@@ -13,7 +13,7 @@ import torch
 from thaw_format import Description, layout_tensors, write_shard
 
 import thaw
-from thaw.reference import ReferenceBackend
+from thaw.plugins.reference import ReferenceBackend
 
 TENSORS = {"a": torch.arange(5000)}
 CHUNK_NBYTES = 4096

@@ -35,7 +35,7 @@ def load_in_all_ways(model: str, engine: Mapping[str, Any]) -> dict[str, Any]:
     loaded, live = f"{model}.thaw", f"{model} live.thaw"
     with worker(options) as first:
         expected = state_of(first)
-        frozen = rpc(first, "thaw_freeze", live, "0" * 32, "auto", True)
+        frozen = rpc(first, "freeze", live, "0" * 32, "auto", True)
     report = thaw_vllm.freeze(path=loaded, **(WITHOUT_ENGINE | options))
     differences = {
         "loaded": _loaded(bare, loaded, expected, OTHER_LIMITS),
@@ -65,21 +65,21 @@ def _loaded(
 
 def _restored(options: Mapping[str, Any], path: str, expected: State) -> list[str]:
     """Restore into a model whose weights were overwritten, where they are."""
-    from thaw.vllm.state import take_state
+    from thaw.vllm.weights.state import take_state
 
     with worker(options) as found:
         for tensor in take_state(found.get_model()).tensors.values():
             tensor.fill_(1)
         if not differences(state_of(found), expected):
             return ["nothing was overwritten"]
-        rpc(found, "thaw_prepare", str(Path(path).resolve()), "auto")
-        rpc(found, "thaw_restore")
+        rpc(found, "prepare", str(Path(path).resolve()), "auto")
+        rpc(found, "restore")
         return differences(state_of(found), expected)
 
 
-def rpc(found: Any, method: str, *arguments: Any) -> Any:
-    answer = getattr(found, method)(*arguments)
-    assert "error" not in answer, f"{method}: {answer['error']}: {answer['message']}"
+def rpc(found: Any, verb: str, *arguments: Any) -> Any:
+    answer = found.thaw(verb, *arguments)
+    assert "error" not in answer, f"{verb}: {answer['error']}: {answer['message']}"
     return answer
 
 
@@ -107,8 +107,8 @@ def worker(options: Mapping[str, Any]) -> Iterator[Any]:
 
 def state_of(found: Any) -> State:
     """Digest every tensor of a worker's model, and say every float; memory for a batch aside."""
-    from thaw.vllm.scratch import derived_tables
-    from thaw.vllm.state import take_state
+    from thaw.vllm.weights.scratch import derived_tables
+    from thaw.vllm.weights.state import take_state
 
     model = found.get_model()
     state, tables = take_state(model), set(derived_tables(model))

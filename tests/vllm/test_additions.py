@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import thaw
-from thaw.vllm.additions import (
+from thaw.vllm.weights.additions import (
     add_attributes,
     add_parameters,
     parameter_names,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import thaw
-from thaw.vllm.configuration import (
+from thaw.vllm.weights.configuration import (
     Configuration,
     compare_configurations,
     configuration_of,
@@ -21,7 +21,7 @@ from thaw.vllm.configuration import (
     keep_configuration,
     tell_apart,
 )
-from thaw.vllm.identity import check_identity
+from thaw.vllm.weights.identity import check_identity
 from thaw.vllm.worker import keep_configurations
 
 CONFIG: dict[str, Any] = {

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from thaw.vllm import identity
+from thaw.vllm.weights import identity
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

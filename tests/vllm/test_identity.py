@@ -9,7 +9,7 @@ import pytest
 from thaw_format import Place
 
 import thaw
-from thaw.vllm.identity import check_identity, identify, rank_shard
+from thaw.vllm.weights.identity import check_identity, identify, rank_shard
 
 
 def config(**parallel: Any) -> Any:

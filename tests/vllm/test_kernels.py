@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import thaw
-from thaw.vllm.kernels import (
+from thaw.vllm.weights.kernels import (
     check_kernels,
     check_verified,
     kernels_of,
@@ -22,10 +22,10 @@ from thaw.vllm.kernels import (
     note_when_loaded,
     record_kernels,
 )
-from thaw.vllm.materializing import occupy
-from thaw.vllm.processing import processing, take_layout
-from thaw.vllm.reads import ValueReads
-from thaw.vllm.transfer import freeze_state, prepare_state
+from thaw.vllm.weights.materializing import occupy
+from thaw.vllm.weights.processing import processing, take_layout
+from thaw.vllm.weights.reads import ValueReads
+from thaw.vllm.weights.transfer import freeze_state, prepare_state
 
 
 class Backend(Enum):

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import thaw
-from thaw.vllm.state import take_state
-from thaw.vllm.transfer import freeze_state
-from thaw.vllm.worker import thaw_freeze, thaw_frozen, thaw_prepare
+from thaw.vllm.weights.state import take_state
+from thaw.vllm.weights.transfer import freeze_state
+from thaw.vllm.worker import thaw as ask
 
 
 class CPUDNNLGEMMHandler:
@@ -48,28 +48,26 @@ def test_a_handle_of_a_library_is_no_tensor_of_the_model(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments"), [(thaw_freeze, ("a", "b", "auto")), (thaw_prepare, ("a", "auto"))]
+    "asked", [("freeze", "a", "b", "auto"), ("prepare", "a", "auto")], ids=lambda asked: asked[0]
 )
-def test_an_engine_with_adapters_is_left_alone(method: Any, arguments: tuple[str, ...]) -> None:
+def test_an_engine_with_adapters_is_left_alone(asked: tuple[str, ...]) -> None:
     worker = SimpleNamespace(rank=0, vllm_config=SimpleNamespace(lora_config=object()))
-    assert "enable_lora" in method(worker, *arguments)["message"]
+    assert "enable_lora" in ask(worker, *asked)["message"]
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments"), [(thaw_freeze, ("a", "b", "auto")), (thaw_prepare, ("a", "auto"))]
+    "asked", [("freeze", "a", "b", "auto"), ("prepare", "a", "auto")], ids=lambda asked: asked[0]
 )
-def test_an_engine_whose_experts_move_is_left_alone(
-    method: Any, arguments: tuple[str, ...]
-) -> None:
+def test_an_engine_whose_experts_move_is_left_alone(asked: tuple[str, ...]) -> None:
     parallel = SimpleNamespace(enable_eplb=True)
     config = SimpleNamespace(lora_config=None, parallel_config=parallel)
     worker = SimpleNamespace(rank=0, vllm_config=config)
-    assert "enable_eplb" in method(worker, *arguments)["message"]
+    assert "enable_eplb" in ask(worker, *asked)["message"]
 
 
 def test_weights_are_not_swapped_while_blocks_of_the_old_ones_are_kept_elsewhere() -> None:
     config = SimpleNamespace(lora_config=None, kv_transfer_config=object())
-    answer = thaw_prepare(SimpleNamespace(rank=0, vllm_config=config), "a", "auto")
+    answer = ask(SimpleNamespace(rank=0, vllm_config=config), "prepare", "a", "auto")
     assert "kv_transfer_config" in answer["message"]
 
 
@@ -81,7 +79,7 @@ def test_a_layer_that_is_left_out_is_no_part_of_the_model() -> None:
 
 
 def test_a_draft_model_is_not_loaded_from_the_snapshot_of_its_target() -> None:
-    loader = pytest.importorskip("thaw.vllm.loader", exc_type=ImportError)
+    loader = pytest.importorskip("thaw.vllm.weights.loader", exc_type=ImportError)
     kind = loader.ThawModelLoader
     draft = SimpleNamespace(runner_type="draft")
     with pytest.raises(thaw.MismatchError, match=r"a draft model .* speculative_config"):
@@ -89,7 +87,7 @@ def test_a_draft_model_is_not_loaded_from_the_snapshot_of_its_target() -> None:
 
 
 def test_why_a_worker_could_not_freeze_reaches_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = pytest.importorskip("thaw.vllm.loader", exc_type=ImportError)
+    loader = pytest.importorskip("thaw.vllm.weights.loader", exc_type=ImportError)
     freezing = object.__new__(loader.FreezingModelLoader)
     freezing._inner, freezing._vllm_config = SimpleNamespace(load_weights=print), object()
 
@@ -99,7 +97,7 @@ def test_why_a_worker_could_not_freeze_reaches_who_asked(monkeypatch: pytest.Mon
     monkeypatch.setattr(freezing, "_freeze", fill_disk)
     model = nn.Linear(2, 2)
     freezing.load_weights(model, SimpleNamespace())
-    answer = thaw_frozen(SimpleNamespace(rank=1, get_model=lambda: model))
+    answer = ask(SimpleNamespace(rank=1, get_model=lambda: model), "frozen")
     assert answer == {
         "rank": 1,
         "error": "OSError",

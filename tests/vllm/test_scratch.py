@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from thaw.vllm.scratch import scratch_names
+from thaw.vllm.weights.scratch import scratch_names
 
 LIMITS = re.compile(
     r"max_num_batched_tokens|max_num_seqs|max_num_reqs|max_num_tokens|max_model_len|max_tokens\b"
@@ -95,7 +95,7 @@ def test_all_that_vllm_sizes_by_a_limit_is_known_here() -> None:
     known = {each for each in found if each[2] in scratch_names() or each[1] in ELSEWHERE}
     assert {name for *_, name in known} >= {"deepstack_input_embeds", "topk_indices_buffer"}
     rest = {each for each in found - known if each[1] not in HELD_BY_ANOTHER_NAME}
-    # What is new here is either memory for a batch, for thaw/vllm/scratch.py, or it is a weight.
+    # What is new here is memory for a batch, for thaw/vllm/weights/scratch.py, or it is a weight.
     assert rest == set()
 
 

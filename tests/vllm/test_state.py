@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 import thaw
-from thaw.vllm.identity import check_identity
-from thaw.vllm.materializing import convert_caches
+from thaw.vllm.agent import Agent
 from thaw.vllm.options import LoadOptions
-from thaw.vllm.state import take_state
-from thaw.vllm.transfer import compare_state, freeze_state, prepare_state
-from thaw.vllm.worker import thaw_restore
+from thaw.vllm.weights.identity import check_identity
+from thaw.vllm.weights.materializing import convert_caches
+from thaw.vllm.weights.state import take_state
+from thaw.vllm.weights.transfer import compare_state, freeze_state, prepare_state
+from thaw.vllm.worker import thaw as ask
 
 IDENTITY = {"model": "Made", "dtype": "float32", "vllm": "1.2.3"}
 PROCESSED: dict[str, Any] = {
@@ -236,7 +237,8 @@ def test_a_swap_leaves_memory_for_a_batch_as_a_forward_pass_would(tmp_path: Path
     address = live.deepstack_input_embeds[0].data_ptr()
     with thaw.open(path) as snapshot:
         prepared = prepare_state(live, snapshot), ExitStack()
-        worker = SimpleNamespace(rank=0, get_model=lambda: live, _thaw_prepared=prepared)
-        assert "error" not in thaw_restore(worker)
+        worker = SimpleNamespace(rank=0, get_model=lambda: live)
+        Agent.of(worker).prepared = prepared
+        assert "error" not in ask(worker, "restore")
     assert torch.equal(live.deepstack_input_embeds[0], torch.zeros(8, 2))
     assert live.deepstack_input_embeds[0].data_ptr() == address

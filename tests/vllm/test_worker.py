@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from thaw.vllm import worker as methods
+from thaw.vllm.worker import thaw
 
 PARALLEL = SimpleNamespace(
     tensor_parallel_size=4,
@@ -21,9 +21,9 @@ PARALLEL = SimpleNamespace(
 CONFIG = SimpleNamespace(lora_config=None, kv_transfer_config=None, parallel_config=PARALLEL)
 WORKER = SimpleNamespace(rank=3, vllm_config=CONFIG)
 CALLS: list[Callable[[], dict[str, Any]]] = [
-    lambda: methods.thaw_prepare(WORKER, "a.thaw", "auto"),
-    lambda: methods.thaw_freeze(WORKER, "a.thaw", "0" * 32, "auto"),
-    lambda: methods.thaw_compare(WORKER, "a.thaw"),
+    lambda: thaw(WORKER, "prepare", "a.thaw", "auto"),
+    lambda: thaw(WORKER, "freeze", "a.thaw", "0" * 32, "auto"),
+    lambda: thaw(WORKER, "compare", "a.thaw"),
 ]
 
 
@@ -50,4 +50,4 @@ def test_an_engine_may_sleep_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     awake = SimpleNamespace(tag="weights", is_asleep=False)
     allocations(monkeypatch, awake, SimpleNamespace(tag="kv_cache", is_asleep=True))
     # It goes on to the file, which is not there.
-    assert methods.thaw_prepare(WORKER, "a.thaw", "auto")["error"] == "FileNotFoundError"
+    assert thaw(WORKER, "prepare", "a.thaw", "auto")["error"] == "FileNotFoundError"

@@ -19,8 +19,8 @@ from typing import TypeVar
 import torch
 
 import thaw
-from thaw.backend import Backend
-from thaw.plugins import registry
+from thaw.plugins.host import registry
+from thaw.seam.backend import Backend
 
 from .identity import identical, scramble
 from .memory import drop

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import thaw
-from thaw.plugins import registry
+from thaw.plugins.host import registry
 
 from .disk import filesystem
 from .rows import Row

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from thaw.copying import bytes_of
+from thaw.tensors.elements import bytes_of
 
 from .memory import split
 

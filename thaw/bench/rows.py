@@ -15,7 +15,7 @@ from statistics import median
 import torch
 
 import thaw
-from thaw.plugins import registry
+from thaw.plugins.host import registry
 
 from .memory import warm
 from .task import COLD, FIRST, FREEZE, PIN, PROBE, Sample, Task

@@ -18,11 +18,11 @@ import thaw
 from thaw.bench import Row, Task, measure_ceilings, measure_rows, plot
 from thaw.bench.document import document
 from thaw.bench.shapes import BenchJSON
-from thaw.bench.table import show
 from thaw.bench.task import AGAIN, COLD, FREEZE, INTO, PINNED
-from thaw.plugins import registry
-from thaw.selection import select_backend
+from thaw.plugins.choosing import select_backend
+from thaw.plugins.host import registry
 
+from .bench_table import show
 from .exits import FAILED, OK, UNAVAILABLE
 from .output import Output
 

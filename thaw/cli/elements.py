@@ -9,8 +9,8 @@ import torch
 from thaw_format import Snapshot, Source, TensorSpec, tensor_view
 from thaw_format.checksum import host_buffer
 
-from thaw.copying import bytes_of
-from thaw.geometry import normal
+from thaw.tensors.elements import bytes_of
+from thaw.tensors.strides import normal
 
 PIECE_NBYTES = 4 << 20
 WINDOW_NBYTES = 64 << 20

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.text import Text
 
 import thaw
-from thaw.endings import check_ending
-from thaw.plugins import registry
-from thaw.vllm.identity import KINDS
+from thaw.plugins.endings import check_ending
+from thaw.plugins.host import registry
+from thaw.vllm.weights.identity import KINDS
 
 from .drawing import plain, say, verdict
 from .errors import EngineError, MissingEngineError, UsageError

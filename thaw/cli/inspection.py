@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from thaw_format import Shard, Snapshot, dtype_name
 
-from thaw.selection import find_format, open_snapshot
+from thaw.plugins.opening import find_format, open_snapshot
 
 from . import census
 from .drawing import bar, columns, facts, plain, say

@@ -10,7 +10,7 @@ from rich.text import Text
 from thaw_format import FormatError
 
 import thaw
-from thaw.endings import find_ending
+from thaw.plugins.endings import find_ending
 
 from .drawing import plain, say, verdict
 from .errors import UnsupportedError

@@ -6,16 +6,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from thaw_format import (
-    Place,
-    ShardFile,
-    Snapshot,
-    TensorSpec,
-    dtype_name,
-)
+from thaw_format import Place, ShardFile, Snapshot, TensorSpec, dtype_name
 from thaw_format.checksum import host_buffer
 
-from thaw.limits import check_limit
+from thaw.tensors.limits import check_limit
 
 from .elements import element_pieces
 from .shapes import InspectJSON, PlaceJSON, RankJSON, TensorJSON

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from thaw_format import ThawError, check_replaceable, place_of, staging_folder
 
-from ..endings import check_ending
 from ..errors import MismatchError
 from ..freezing import seal
+from ..plugins.endings import check_ending
 from ..reports import Report
 from .causes import RaisingCause, known_error
-from .identity import KINDS, LOADED
 from .serving import undefined_weights
+from .weights.identity import KINDS, LOADED
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -166,9 +166,9 @@ def _freeze_by_workers(
     try:
         executor = Executor.get_class(config)(config)
         if kind == LOADED:
-            answers = executor.collective_rpc("thaw_frozen")
+            answers = executor.collective_rpc("thaw", args=("frozen",))
         else:
-            answers = executor.collective_rpc("thaw_freeze", args=live)
+            answers = executor.collective_rpc("thaw", args=("freeze", *live))
         return _frozen(where, live[1], _checked(answers))
     finally:
         if executor is not None:
@@ -197,7 +197,7 @@ def freeze_model_tp(
     snapshot_id = secrets.token_hex(16)
     with _destination(path, _world_size(llm), snapshot_id) as where:
         wish = where, snapshot_id, backend, allow_unverified
-        answers = llm.collective_rpc("thaw_freeze", args=wish)
+        answers = llm.collective_rpc("thaw", args=("freeze", *wish))
         return _frozen(where, snapshot_id, _checked(answers))
 
 
@@ -219,7 +219,7 @@ def restore_model_tp(
     """
     where = _absolute(path)
     with undefined_weights(llm, where, wait_s, lambda: _prepare(llm, where, backend)):
-        answers = _checked(llm.collective_rpc("thaw_restore"))
+        answers = _checked(llm.collective_rpc("thaw", args=("restore",)))
         if not llm.reset_prefix_cache():
             raise ThawError("the prefix cache of the old weights could not be reset")
         llm.llm_engine.reset_encoder_cache()
@@ -227,20 +227,20 @@ def restore_model_tp(
 
 
 def _prepare(llm: LLM, where: str, backend: str) -> None:
-    answers = llm.collective_rpc("thaw_prepare", args=(where, backend))
+    answers = llm.collective_rpc("thaw", args=("prepare", where, backend))
     if any("error" in answer for answer in answers):
-        llm.collective_rpc("thaw_forget")
+        llm.collective_rpc("thaw", args=("forget",))
     _checked(answers)
 
 
 def pin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
     """Lock each rank's file in the memory of its worker, for `restore_model_tp`."""
-    _checked(llm.collective_rpc("thaw_pin", args=(_absolute(path),)))
+    _checked(llm.collective_rpc("thaw", args=("pin", _absolute(path))))
 
 
 def unpin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
     """Unlock what `pin_model_tp` locked."""
-    _checked(llm.collective_rpc("thaw_unpin", args=(_absolute(path),)))
+    _checked(llm.collective_rpc("thaw", args=("unpin", _absolute(path))))
 
 
 def verify(llm: LLM, path: str | os.PathLike[str]) -> EngineComparison:
@@ -249,7 +249,7 @@ def verify(llm: LLM, path: str | os.PathLike[str]) -> EngineComparison:
     Raises:
         MismatchError: the snapshot is not of this engine.
     """
-    answers = _checked(llm.collective_rpc("thaw_compare", args=(_absolute(path),)))
+    answers = _checked(llm.collective_rpc("thaw", args=("compare", _absolute(path))))
     return EngineComparison(
         tensors=sum(answer["tensors"] for answer in answers),
         differences=tuple(

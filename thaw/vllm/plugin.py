@@ -9,14 +9,14 @@ def register() -> None:
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
     from vllm.v1.worker.worker_base import WorkerBase
 
-    from .kernels import note_when_loaded
-    from .loader import FreezingModelLoader, ThawModelLoader
-    from .worker import add_methods, keep_configurations
+    from .weights.kernels import note_when_loaded
+    from .weights.loader import FreezingModelLoader, ThawModelLoader
+    from .worker import add_method, keep_configurations
 
     known = model_loader._LOAD_FORMAT_TO_MODEL_LOADER
     for name, loader in (("thaw", ThawModelLoader), ("thaw-freeze", FreezingModelLoader)):
         if known.get(name) is not loader:
             model_loader.register_model_loader(name)(loader)
-    add_methods(WorkerBase)
+    add_method(WorkerBase)
     keep_configurations(WorkerBase)
     note_when_loaded(BaseModelLoader)

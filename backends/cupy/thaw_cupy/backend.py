@@ -27,8 +27,8 @@ import torch
 from thaw_format import Source, Target, format_error
 
 from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
-from thaw.backend import Progress
 from thaw.cuda.digests import DeviceDigests, PendingDigests
+from thaw.seam.backend import Progress
 
 from .joining import Joiner
 from .lanes import Lane, pump, transfer_errors

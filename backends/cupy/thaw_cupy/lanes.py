@@ -15,7 +15,7 @@ import torch
 from thaw_format.checksum import HostBuffer
 
 from thaw import Extent, TransferError
-from thaw.backend import Progress
+from thaw.seam.backend import Progress
 
 from .pieces import Piece
 

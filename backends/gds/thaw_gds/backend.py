@@ -13,8 +13,8 @@ import torch
 from thaw_format import Source, Target
 
 from thaw import Backend, Extent, ReadPlan, Support, Transfer, WritePlan
-from thaw.backend import Progress
 from thaw.errors import TransferError, UnavailableBackendError
+from thaw.seam.backend import Progress
 
 from . import probing, transfer
 from .devices import CudaDevice

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from thaw_format import Chunks
 
-from thaw.backend import Extent, ReadPlan
+from thaw.seam.plan import Extent, ReadPlan
 
 PAGE_NBYTES = 4096
 _DIRECT_NBYTES = 256 << 10

@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from thaw_format import Digests
 
-from thaw.backend import Progress, ReadPlan, WritePlan
+from thaw.seam.backend import Progress
+from thaw.seam.plan import ReadPlan, WritePlan
 
 from .devices import CudaDevice, Pending
 from .digesting import ChunkDigests, check

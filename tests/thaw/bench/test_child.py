@@ -9,11 +9,12 @@ import torch
 from thaw_format import ChecksumError, Source, Target
 
 import thaw
-from thaw.backend import Backend, Progress, ReadPlan, Transfer, WritePlan
 from thaw.bench.child import samples
 from thaw.bench.identity import identical, scramble
 from thaw.bench.task import AGAIN, FIRST, FREEZE, INTO, PIN, PINNED, Sample, Task
-from thaw.reference import ReferenceBackend
+from thaw.plugins.reference import ReferenceBackend
+from thaw.seam.backend import Backend, Progress, Transfer
+from thaw.seam.plan import ReadPlan, WritePlan
 
 
 class Zeroing(ReferenceBackend):

@@ -9,7 +9,7 @@ import pytest
 from thaw.bench import Ceiling, Row, Task, Way, measure_rows
 from thaw.bench.rows import run_child, summarize
 from thaw.bench.task import AGAIN, COLD, FIRST, FREEZE, PIN, PROBE, Sample
-from thaw.plugins import BrokenPlugin, registry
+from thaw.plugins.host import BrokenPlugin, registry
 
 MEMCPY = Ceiling("memcpy", 10.0, (Way("1 thread", 10.0, 9.0, 11.0),))
 WRITE = Ceiling("write", 2.0, (Way("buffered", 2.0, 2.0, 2.0),))

@@ -17,17 +17,17 @@ from typer.testing import CliRunner
 from thaw.bench import Row, Task, plot
 from thaw.bench.document import document
 from thaw.bench.shapes import BenchJSON
-from thaw.bench.table import show
 from thaw.cli import benching
 from thaw.cli.app import app
+from thaw.cli.bench_table import show
 from thaw.cli.drawing import standard_output
-from thaw.plugins import BrokenPlugin, registry
+from thaw.plugins.host import BrokenPlugin, registry
 
 SMALL = ("--ceiling-gib", "0.01", "--repeat", "1", "--device", "cpu")
 PLUGIN = """
 import os, time
 import thaw
-from thaw.reference import ReferenceBackend
+from thaw.plugins.reference import ReferenceBackend
 
 class Flipping(ReferenceBackend):
     name = "flipping"

@@ -132,7 +132,7 @@ def test_errors(
 
 
 def test_an_unavailable_backend_is_exit_3(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from thaw.reference import ReferenceBackend
+    from thaw.plugins.reference import ReferenceBackend
 
     unavailable = thaw.Support(False, "out of order")
     monkeypatch.setattr(ReferenceBackend, "probe", lambda *_: unavailable)

@@ -49,7 +49,7 @@ def _lock_nothing(pinning: Any) -> None:
 CHANGES: dict[str, Callable[[Any], None]] = {
     "vllm.engine.arg_utils": _shrink,
     "vllm._custom_ops": _leave_unpacked,
-    "thaw.pinning": _lock_nothing,
+    "thaw.restoring.pinning": _lock_nothing,
 }
 
 

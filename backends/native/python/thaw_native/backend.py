@@ -11,8 +11,9 @@ import torch
 from thaw_format import Chunks, Source, Target, format_error
 
 from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
-from thaw.backend import Progress, Read
 from thaw.cuda import PTX
+from thaw.seam.backend import Progress
+from thaw.seam.plan import Read
 
 from . import _native
 

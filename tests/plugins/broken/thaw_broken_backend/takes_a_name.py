@@ -1,5 +1,5 @@
 import thaw
-from thaw.reference import ReferenceBackend
+from thaw.plugins.reference import ReferenceBackend
 
 
 @thaw.hookimpl

@@ -1,0 +1,1 @@
+"""Restores: match a snapshot with a target, plan where each byte goes, move it."""

@@ -1,0 +1,256 @@
+"""Restore: from a file to tensors."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Self, TypeAlias, get_args
+
+import torch
+from thaw_format import ChecksumError, Snapshot, as_integers, collector_paused
+from torch import nn
+from torch.autograd.graph import increment_version
+
+from ..errors import MismatchError
+from ..plugins.choosing import select_backend
+from ..plugins.opening import find_format, open_snapshot
+from ..reports import Restored, RestoreReport
+from ..seam.backend import Backend, Progress, Transfer
+from ..tensors.census import take_census
+from ..tensors.elements import copy_exactly
+from ..tensors.stated import settle
+from ..tensors.unfilled import warn_of_unfilled
+from .damage import named
+from .into_targets import plan_into
+from .matching import Match, literal, match, select_names, with_new_memory
+from .new_memory import is_worth_it, restore_ahead
+from .own_storages import plan_own
+from .plan import RestorePlan, plan_arena
+
+Storages: TypeAlias = Literal["shared", "own"]
+"""Whether new tensors are views of one allocation, or each storage is one of its own."""
+_TO_THE_CALLER = 4
+"""How many calls there are from a warning to who called `restore`."""
+
+
+def restore(
+    path: str | os.PathLike[str] | Snapshot,
+    *,
+    into: nn.Module | Mapping[str, torch.Tensor] | None = None,
+    device: str | torch.device | None = None,
+    backend: str | Backend = "auto",
+    names: str | Sequence[str] | None = None,
+    strict: bool = True,
+    rank: int | None = None,
+    storages: Storages = "shared",
+    progress: Progress | None = None,
+) -> Restored:
+    """Restore tensors, bit-identical, from a snapshot or checkpoint of any known format.
+
+    Args:
+        path: a file or folder, or a snapshot opened by `thaw.open`.
+        into: a module or a mapping whose tensors are filled where they are; without it, new tensors
+            are made.
+        device: where new tensors go; the CPU if not given. Not to be given with `into`.
+        backend: a name, "auto", or a `Backend`.
+        names: shell-style patterns of the tensors to restore; all others are left alone.
+        strict: with False, names that only one side has are left alone instead of an error.
+        rank: which rank, where the snapshot has several. Not to be given with an open snapshot.
+        storages: of new tensors. With "shared" all are views of one allocation, which is quickest,
+            and which lives as long as one of them. With "own" each storage of the snapshot becomes
+            one of its own, for `torch.save`, safetensors' `save_model` and what else looks at
+            storages, and so that each tensor's memory is freed with it. Tied tensors stay tied.
+        progress: called with the number of bytes just moved.
+
+    Returns:
+        A mapping of the restored tensors by name; its `report` says what was done.
+
+    Raises:
+        FormatError: the file is damaged; `into` is untouched where the header shows it. After a
+            `ChecksumError` in the payload, the contents of `into` are undefined.
+        MismatchError: the target does not fit; it is untouched, unless a module does not take state
+            that only its own methods can set (`set_extra_state`, `load_state_dict`).
+        BackendError: the backend is unknown, unavailable, or failed.
+
+    Warns:
+        UnfilledWarning: the snapshot lacks buffers of a module to which nothing was written since
+            it was made.
+    """
+    if into is not None and device is not None:
+        raise TypeError("give either into= or device=: tensors that are there have their device")
+    if storages not in get_args(Storages):
+        raise ValueError(f"storages is 'shared' or 'own', not {storages!r}")
+    if into is not None and storages != "shared":
+        raise TypeError("give either into= or storages=: tensors that are there have their storage")
+    if isinstance(path, Snapshot):
+        if rank is not None:
+            raise TypeError("give rank= with a path: a snapshot that is open is that of one rank")
+        return _restore(path, into, device, backend, names, strict, storages, progress)
+    if into is None and names is None and rank is None:
+        shard = find_format(path).open_unparsed(Path(path))
+        if shard is not None:
+            with closing(shard.source):
+                if storages == "shared" and is_worth_it(shard):
+                    return restore_ahead(shard, device, backend, progress)
+                parsed = shard.parse()
+                return _restore(parsed, into, device, backend, names, strict, storages, progress)
+    with open_snapshot(path, rank=rank) as snapshot:
+        return _restore(snapshot, into, device, backend, names, strict, storages, progress)
+
+
+def _restore(
+    snapshot: Snapshot,
+    into: nn.Module | Mapping[str, torch.Tensor] | None,
+    device: str | torch.device | None,
+    backend: str | Backend,
+    names: str | Sequence[str] | None,
+    strict: bool,
+    storages: Storages,
+    progress: Progress | None,
+) -> Restored:
+    began = time.perf_counter()
+    if into is None:
+        where = torch.device("cpu" if device is None else device)
+        # Before any memory is taken.
+        backend = select_backend(backend, "read", where, snapshot.path)
+        with collector_paused():
+            plan_new = plan_arena if storages == "shared" else plan_own
+            plan = plan_new(snapshot, select_names(snapshot.tensors, names), where)
+        restored = Prepared.of(snapshot, plan, backend).restore(progress)
+    else:
+        prepared = prepare(snapshot, into, backend, names=names, strict=strict)
+        restored = prepared.restore(progress)
+    report = replace(restored.report, elapsed_s=time.perf_counter() - began)
+    return Restored(restored.tensors, report)
+
+
+def prepare(
+    snapshot: Snapshot,
+    into: nn.Module | Mapping[str, torch.Tensor],
+    backend: str | Backend,
+    *,
+    names: str | Sequence[str] | None = None,
+    strict: bool = True,
+) -> Prepared:
+    """Check that a snapshot fits tensors that are there, and plan to fill them. None is touched.
+
+    Raises:
+        MismatchError, BackendError: as of `restore`.
+    """
+    with collector_paused():
+        census = take_census(into)
+        fit = with_new_memory(snapshot, match(snapshot, census, names, strict=strict), census)
+        plan = plan_into(snapshot, fit.targets)
+    prepared = Prepared.of(snapshot, plan, backend, fit.kept)
+    _check_twins(snapshot, plan, fit.targets, backend)
+    unfilled = [name for name in fit.kept if name in census.optional]
+    warn_of_unfilled(snapshot.path, census.tensors, unfilled, _TO_THE_CALLER)
+    return replace(prepared, target=into, fit=fit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A restore of which everything is decided, and nothing has moved.
+
+    Attributes:
+        movers: the backend for each device of the plan.
+        kept: names of the target that nothing fills.
+        target: the module or mapping that is filled.
+        fit: its tensors that are filled, and state that it has to be given.
+    """
+
+    snapshot: Snapshot
+    plan: RestorePlan
+    movers: Mapping[torch.device, Backend]
+    kept: tuple[str, ...]
+    target: nn.Module | Mapping[str, torch.Tensor] | None = None
+    fit: Match = field(default_factory=Match)
+
+    @classmethod
+    def of(
+        cls,
+        snapshot: Snapshot,
+        plan: RestorePlan,
+        backend: str | Backend,
+        kept: tuple[str, ...] = (),
+    ) -> Self:
+        """Choose the backends of a plan."""
+        movers = {
+            device: select_backend(backend, "read", device, snapshot.path)
+            for device in dict.fromkeys(device for _, device, _ in plan.reads)
+        }
+        return cls(snapshot, plan, movers, kept)
+
+    def restore(self, progress: Progress | None = None) -> Restored:
+        """Move the bytes.
+
+        Raises:
+            FormatError, BackendError: as of `restore`; contents of the target are undefined then.
+            MismatchError: the module does not take what only its own methods can set; likewise.
+        """
+        began = time.perf_counter()
+        with ThreadPoolExecutor(1, "thaw-views") as pool:
+            tensors = pool.submit(self.plan.tensors)
+            transfers = self._move(progress)
+        for copy in self.plan.copies:
+            copy_exactly(copy)
+        # What torch computed of these, and keeps for gradients, is of other values.
+        increment_version(list(self.fit.targets.values()))
+        if isinstance(self.target, nn.Module):
+            settle(self.target, self.fit.given())
+        report = RestoreReport(
+            path=self.snapshot.path,
+            nbytes=self.plan.nbytes,
+            elapsed_s=time.perf_counter() - began,
+            tensors=self.plan.count,
+            backend=_joined(mover.name for mover in self.movers.values()) or "none",
+            path_ran=_joined(transfer.path for transfer in transfers) or "none",
+            chunks_checked=sum(transfer.chunks_checked for transfer in transfers),
+            staged=len(self.plan.copies),
+            kept=self.kept,
+        )
+        return Restored(tensors.result(), report)
+
+    def _move(self, progress: Progress | None) -> list[Transfer]:
+        transfers: list[Transfer] = []
+        for device, mover in self.movers.items():
+            reads = [
+                (self.snapshot.sources[source], read)
+                for source, where, read in self.plan.reads
+                if where == device
+            ]
+            try:
+                transfers += mover.read_all(reads, progress=progress)
+            except ChecksumError as error:
+                raise named(self.snapshot, error) from None
+        return transfers
+
+
+def _joined(words: Iterable[str]) -> str:
+    return "+".join(dict.fromkeys(words))
+
+
+def _check_twins(
+    snapshot: Snapshot,
+    plan: RestorePlan,
+    targets: Mapping[str, torch.Tensor],
+    backend: str | Backend,
+) -> None:
+    """Check, in memory apart, that tensors which are tied in the target are stored alike.
+
+    Raises:
+        MismatchError: they are not.
+    """
+    for name, other in plan.twins:
+        names, device = [literal(name), literal(other)], targets[name].device
+        read = restore(snapshot, names=names, device=device, backend=backend)
+        if not torch.equal(as_integers(read[name]), as_integers(read[other])):
+            raise MismatchError(
+                f"{name!r} is tied to {other!r} in the target, but the snapshot has other bytes "
+                "for it"
+            )

@@ -1,0 +1,33 @@
+"""Plans that read every storage into memory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from thaw_format import Snapshot, Viewer, collector_paused
+
+from ..seam.plan import Extent
+from ..tensors.arena import allocate_exactly
+from .plan import RestorePlan, plan_reads
+
+
+def plan_own(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:
+    """Plan to read tensors into new memory, an allocation for each storage that they view."""
+    specs = {name: snapshot.tensors[name] for name in names}
+    used = dict.fromkeys(spec.storage for spec in specs.values())
+    storages = {index: snapshot.storages[index] for index in used}
+    memory = {i: allocate_exactly(each.nbytes, device) for i, each in storages.items()}
+
+    def views() -> Mapping[str, torch.Tensor]:
+        viewers = {index: Viewer(each) for index, each in memory.items()}
+        with collector_paused():
+            return {n: viewers[spec.storage].view(spec, spec.offset) for n, spec in specs.items()}
+
+    extents = [
+        (each.source, Extent(each.offset, memory[index]))
+        for index, each in storages.items()
+        if each.nbytes
+    ]
+    nbytes = sum(each.nbytes for each in storages.values())
+    return RestorePlan(nbytes, plan_reads(snapshot, extents), len(names), views)

@@ -1,0 +1,104 @@
+"""How to move: what a backend is, and what it says of itself and of what it did."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import torch
+from thaw_format import Chunks, Source, Target
+from thaw_format.writer import check_digests
+
+from ..errors import BackendError
+from .plan import Read, ReadPlan, WritePlan
+
+Progress: TypeAlias = Callable[[int], None]
+"""Called with the number of bytes just moved, from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether a backend can serve a device here, why, and by which path bytes would run."""
+
+    available: bool
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What a backend did: the path that really ran and, after a write, the digests."""
+
+    path: str
+    chunks_checked: int = 0
+    digests: tuple[int, ...] = ()
+
+
+class Backend(ABC):
+    """Moves the bytes of a plan; knows nothing of headers, names or tensors.
+
+    Subclass it in a package of your own, register an instance through the hook
+    `thaw_register_backends` and prove it with `thaw.testing.BackendTests`.
+    """
+
+    name: ClassVar[str]
+
+    automatic: ClassVar[bool] = True
+    """Whether `backend="auto"` may choose it."""
+
+    @abstractmethod
+    def probe(self, device: torch.device) -> Support:
+        """Say whether transfers with this device would work here; never raise."""
+
+    @abstractmethod
+    def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
+        """Fill the memory of every extent, checking each chunk in the same pass.
+
+        On return the bytes are visible to every stream of the device.
+
+        Raises:
+            ChecksumError: a chunk fails its digest; `.offset` is its first byte in the file.
+            TruncatedError: the source ends too early.
+            TransferError: the bytes could not be moved.
+        """
+
+    def read_all(
+        self, reads: Sequence[Read], *, progress: Progress | None = None
+    ) -> list[Transfer]:
+        """Read from several sources, to memory of one device, as `read` does from one.
+
+        A backend that is quicker when it need not wait for the end of each overrides this.
+
+        Returns:
+            What was done, for each read.
+
+        Raises:
+            As `read`, of whichever source; `.path` says which.
+        """
+        return [self.read(source, plan, progress=progress) for source, plan in reads]
+
+    @abstractmethod
+    def write(
+        self, target: Target, plan: WritePlan, *, progress: Progress | None = None
+    ) -> Transfer:
+        """Write every extent and zeros between them; return the CRC32C of every chunk.
+
+        Raises:
+            TransferError: the bytes could not be moved.
+            OSError: the target refused them, for example because it is full.
+        """
+
+
+def written_digests(backend: Backend, done: Transfer, chunks: Chunks) -> tuple[int, ...]:
+    """Return the digests of a write, once each chunk has one.
+
+    Raises:
+        BackendError: a file with these digests could not be opened.
+    """
+    try:
+        check_digests(done.digests, chunks)
+    except ValueError as error:
+        raise BackendError(f"backend {backend.name!r} did not say what it wrote: {error}") from None
+    return done.digests

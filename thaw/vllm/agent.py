@@ -1,0 +1,222 @@
+"""What thaw keeps in each worker of an engine, and what it can be asked to do there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
+
+import torch
+from thaw_format import JSON, Snapshot, ThawError
+
+from ..errors import MismatchError
+from ..plugins.opening import open_snapshot
+from ..restoring.pinning import PinnedSnapshot, pin
+from .answers import REPORT, Answer, answering
+from .readiness import check_alone, check_awake
+from .weights.identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
+from .weights.scratch import clear_scratch
+from .weights.transfer import PreparedState, compare_state, freeze_state, prepare_state
+
+_AGENT = "_thaw_agent"
+
+
+class Agent:
+    """Thaw in one worker.
+
+    Attributes:
+        pinned: snapshots whose pages are locked here, by the path that they were asked for by.
+        prepared: a restore of which everything is decided, and what keeps its file open.
+        broken: why the weights are undefined, if they are.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self.pinned: dict[str, PinnedSnapshot] = {}
+        self.broken: str | None = None
+        self.prepared: tuple[PreparedState, ExitStack] | None = None
+
+    @classmethod
+    def of(cls, worker: Any) -> Self:
+        """Return a worker's agent, made when it is first asked for."""
+        found = vars(worker).get(_AGENT)
+        if found is None:
+            found = cls(worker)
+            setattr(worker, _AGENT, found)
+        assert isinstance(found, cls)
+        return found
+
+    @property
+    def rank(self) -> int:
+        """That of vLLM's world, by which answers are told apart."""
+        return int(self._worker.rank)
+
+    @answering
+    def freeze(
+        self, path: str, snapshot_id: str, backend: str, allow_unverified: bool = False
+    ) -> Answer:
+        """Freeze the live model of this rank."""
+        check_awake()
+        check_alone(self._worker)
+        self._check_whole()
+        report = freeze_state(
+            self._worker.get_model(),
+            path,
+            kind=PROCESSED,
+            identity=self._identity(),
+            shard=rank_shard(self._worker.vllm_config, self._worker.rank),
+            snapshot_id=snapshot_id,
+            backend=backend,
+            allow_unverified=allow_unverified,
+        )
+        return _said(report)
+
+    @answering
+    def frozen(self) -> Answer:
+        """Say what the loader froze on this rank, when it loaded the model."""
+        found = getattr(self._worker.get_model(), REPORT)
+        if isinstance(found, Exception):
+            raise found
+        return _said(found)
+
+    @answering
+    def prepare(self, path: str, backend: str) -> Answer:
+        """Check that a snapshot is one of this engine and fits its model, before a byte moves."""
+        self._forget()
+        check_awake()
+        check_alone(self._worker)
+        if self._worker.vllm_config.kv_transfer_config is not None:
+            raise ThawError(
+                "an engine with a kv_transfer_config keeps blocks of the old weights outside of "
+                "its cache, where they would outlive a swap: swap the weights of one without"
+            )
+        with ExitStack() as stack:
+            snapshot = stack.enter_context(self._opened(path))
+            kind = kind_of(snapshot)
+            if kind != PROCESSED:
+                raise ThawError(
+                    f"{path} is a {kind!r} snapshot, taken before vLLM processed the weights; a "
+                    f"live engine takes {PROCESSED!r} ones, which thaw_vllm.freeze_model_tp makes"
+                )
+            check_identity(snapshot, self._identity())
+            prepared = prepare_state(self._worker.get_model(), snapshot, backend=backend)
+            self.prepared = prepared, stack.pop_all()
+        return {}
+
+    @answering
+    def restore(self) -> Answer:
+        """Restore into the live model of this rank what was prepared."""
+        if self.prepared is None:
+            raise ThawError("no restore was prepared")
+        (prepared, stack), self.prepared = self.prepared, None
+        with stack:
+            path = prepared.tensors.snapshot.path
+            # Whatever happens from here on: only a restore that ends well clears it.
+            self.broken = f"a restore from {path} did not end well"
+            report = prepared.restore()
+            clear_scratch(self._worker.get_model())
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self.broken = None
+        return _said(report) | {"chunks_checked": report.chunks_checked}
+
+    @answering
+    def forget(self) -> Answer:
+        """Drop what was prepared and will not be restored."""
+        self._forget()
+        return {}
+
+    @answering
+    def pin(self, path: str) -> Answer:
+        """Lock the pages of this rank's file, so that restores from it run at the bus's limit.
+
+        What was pinned under the path before is let go if the path names something else by now.
+        """
+        if path in self.pinned:
+            try:
+                self.pinned[path].check()
+            except MismatchError:
+                self._unpin(path)
+        if path not in self.pinned:
+            self.pinned[path] = pin(path, device=self._worker.device, rank=self._own_rank())
+        pinned = self.pinned[path]
+        return {"nbytes": pinned.nbytes, "elapsed_s": pinned.elapsed_s}
+
+    @answering
+    def unpin(self, path: str) -> Answer:
+        """Unlock them."""
+        self._unpin(path)
+        return {}
+
+    @answering
+    def compare(self, path: str) -> Answer:
+        """List what differs between the live model of this rank and a snapshot, bit by bit."""
+        check_awake()
+        with open_snapshot(path, rank=self._own_rank()) as snapshot:
+            kind = kind_of(snapshot)
+            check_identity(snapshot, self._identity(kind))
+            differences = compare_state(self._worker.get_model(), snapshot)
+            if differences and kind == LOADED:
+                raise MismatchError.of(
+                    f"{path} was frozen before vLLM processed the weights, and they are processed "
+                    "now",
+                    differences,
+                    "; what is loaded from it is compared in time by verify=True",
+                )
+            return {"differences": differences, "tensors": len(snapshot.tensors)}
+
+    def _check_whole(self) -> None:
+        if self.broken:
+            raise ThawError(
+                f"the weights of this engine are undefined: {self.broken}; restore them first"
+            )
+
+    def _own_rank(self) -> int:
+        """Return a worker's rank among those of its own engine; replicas can share a world."""
+        return rank_shard(self._worker.vllm_config, self._worker.rank).rank
+
+    def _identity(self, kind: str = PROCESSED) -> dict[str, JSON]:
+        worker = self._worker
+        return identify(worker.vllm_config, worker.model_config, worker.rank, kind)
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[Snapshot]:
+        """Give what is pinned under a path, if the path still names it; else open it.
+
+        Raises:
+            MismatchError: the path names another file than the one that is pinned, or none.
+        """
+        pinned = self.pinned.get(path)
+        found = pinned.in_use() if pinned else open_snapshot(path, rank=self._own_rank())
+        with found as snapshot:
+            yield snapshot
+
+    def _unpin(self, path: str) -> None:
+        self._forget()
+        if pinned := self.pinned.pop(path, None):
+            pinned.close()
+
+    def _forget(self) -> None:
+        if self.prepared is not None:
+            (_, stack), self.prepared = self.prepared, None
+            stack.close()
+
+
+VERBS = {
+    method.__name__: method
+    for method in (
+        *(Agent.freeze, Agent.frozen, Agent.prepare, Agent.restore, Agent.forget),
+        *(Agent.pin, Agent.unpin, Agent.compare),
+    )
+}
+
+
+def _said(report: Any) -> Answer:
+    return {
+        "path": str(report.path),
+        "nbytes": report.nbytes,
+        "elapsed_s": report.elapsed_s,
+        "tensors": report.tensors,
+        "backend": report.backend,
+        "path_ran": report.path_ran,
+    }
