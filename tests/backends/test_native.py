@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
-from mmap import PROT_READ, mmap
+from mmap import PAGESIZE, PROT_READ, mmap
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import thaw
+from thaw.bench.memory import resident_pages
 from thaw.testing import BackendTests
 
 thaw_native = pytest.importorskip("thaw_native")
@@ -188,16 +190,33 @@ def test_auto_takes_it_and_the_report_says_so(tmp_path: Path) -> None:
 def test_a_cold_file_is_read_around_the_page_cache(tmp_path: Path) -> None:
     path = tmp_path / "a.thaw"
     thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="reference")
-    assert thaw.restore(path, backend="native").report.path_ran == "buffered"
+    way = thaw.restore(path, backend="native").report.path_ran
+    # Where memory is short, the kernel may have dropped what was just written.
+    assert way == "buffered" or resident_share(path) < 0.9
     evict(path)
     assert thaw.restore(path, backend="native").report.path_ran in ("io_uring", "direct")
+
+
+def resident_share(path: Path) -> float:
+    with path.open("rb") as file:
+        return resident_pages(file.fileno()) * PAGESIZE / path.stat().st_size
+
+
+EVICTIONS = 50
 
 
 def evict(path: Path) -> None:
     """Have the file's bytes on the device alone; skip where they cannot be read from there."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for _ in range(EVICTIONS):
+            # Pages that the kernel is busy with stay, and it says nothing of them.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if not resident_pages(file.fileno()):
+                break
+            time.sleep(0.1)
+        else:
+            pytest.skip("pages of the file stay in memory")
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
     except OSError:
@@ -229,7 +248,8 @@ def test_whoever_owns_a_file_it_is_seen_to_be_cold(tmp_path: Path, user: int) ->
     thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="reference")
     path.chmod(0o644)
     evict(path)
-    assert way_of(path, user) in ("io_uring", "direct")
+    # Where memory is short, some pages may be back before their turn.
+    assert way_of(path, user).split("+")[0] in ("io_uring", "direct")
     path.read_bytes()
     assert way_of(path, user) == "buffered"
 
