@@ -159,13 +159,13 @@ def write(backend: Any, sample: Sample, extents: tuple[Extent, ...]) -> Sequence
 
 
 @pytest.mark.gpu
-def test_it_waits_for_what_the_caller_s_streams_do(backend: Any, large: Sample) -> None:
+def test_it_waits_for_what_the_caller_s_stream_does(backend: Any, large: Sample) -> None:
     extents = large.empty_extents()
     with torch.cuda.stream(torch.cuda.Stream()):
         torch.cuda._sleep(200_000_000)
         for extent in extents:
             extent.memory.fill_(1)
-    backend.read(large.write_file(), ReadPlan(extents, large.digests))
+        backend.read(large.write_file(), ReadPlan(extents, large.digests))
     large.assert_read(extents)
 
 

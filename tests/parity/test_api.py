@@ -203,6 +203,26 @@ def test_a_pinned_snapshot(mover: Mover, tmp_path: Path) -> None:
             pinned.restore(device=mover.device, backend=mover.name)
 
 
+def test_other_streams_go_on(mover: Mover, tmp_path: Path) -> None:
+    """Neither a freeze nor a restore waits for what streams beside the caller's were given."""
+    if not mover.on_cuda:
+        pytest.skip("the host has no streams")
+    path, tensors = tmp_path / "m.thaw", named(Model(7, mover.device))
+    into = named(Model(8, mover.device))
+    beside, done = torch.cuda.Stream(mover.device), torch.cuda.Event()
+    # The first time each allocates what it keeps, which may wait for all of the device.
+    thaw.freeze(tensors, path, backend=mover.name)
+    thaw.restore(path, into=into, backend=mover.name)
+    with torch.cuda.stream(beside):
+        for _ in range(40):
+            torch.cuda._sleep(200_000_000)
+        done.record()
+    thaw.freeze(tensors, path, backend=mover.name)
+    thaw.restore(path, into=into, backend=mover.name)
+    assert not done.query()
+    assert_identical(into, named(Model(7, torch.device("cpu"))))
+
+
 def queue_work(mover: Mover) -> None:
     """Keep the current stream busy for a while."""
     if mover.on_cuda:

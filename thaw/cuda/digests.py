@@ -42,7 +42,8 @@ class DeviceDigests:
         """
         segments, spans = _cut(runs)
         cupy = self._cupy
-        with self._device, self._entered(stream):
+        entered = self._entered(stream)
+        with self._device, entered:
             on_device = cupy.asarray(segments), cupy.asarray(spans)
             remainders = cupy.empty(len(segments), dtype=cupy.uint32)
             crcs = cupy.empty(len(spans), dtype=cupy.uint32)
@@ -54,7 +55,7 @@ class DeviceDigests:
                 self._join((blocks,), (_JOIN_THREADS,), arguments)
             done = cupy.cuda.Event(block=True, disable_timing=True)
             done.record()
-        return PendingDigests(crcs, done, (*on_device, remainders))
+        return PendingDigests(crcs, entered, done, (*on_device, remainders))
 
     def _entered(self, stream: int) -> Any:
         if hasattr(self._cupy.cuda.Stream, "from_external"):
@@ -75,14 +76,16 @@ class _Stream:
 class PendingDigests:
     """Digests that a device is computing."""
 
-    def __init__(self, crcs: Any, done: Any, kept: tuple[Any, ...]) -> None:
-        self._crcs, self._done, self._kept = crcs, done, kept
+    def __init__(self, crcs: Any, stream: Any, done: Any, kept: tuple[Any, ...]) -> None:
+        self._crcs, self._stream, self._done, self._kept = crcs, stream, done, kept
 
     def values(self) -> list[int]:
         """Wait, and return the CRC32C of each run."""
         self._done.synchronize()
         self._kept = ()
-        values: list[int] = self._crcs.get().tolist()
+        # The default stream, which it would be copied on otherwise, may be busy with other things.
+        with self._crcs.device, self._stream:
+            values: list[int] = self._crcs.get().tolist()
         return values
 
 

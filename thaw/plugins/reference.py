@@ -14,6 +14,7 @@ from thaw_format.checksum import HostBuffer, extend, host_buffer
 
 from ..errors import TransferError
 from ..seam.backend import Backend, Progress, Support, Transfer
+from ..seam.ordering import wait_for_caller
 from ..seam.plan import Extent, ReadPlan, WritePlan
 
 _PIECE_NBYTES = 4 << 20
@@ -72,9 +73,8 @@ class ReferenceBackend(Backend):
                     offset=span.start,
                 )
 
-        _synchronize(plan.extents)
+        wait_for_caller(extent.device for extent in plan.extents)
         _run(move, spans, self._threads)
-        _synchronize(plan.extents)
         checked = len(spans) if plan.digests else 0
         return Transfer(_path(plan.extents), chunks_checked=checked)
 
@@ -95,7 +95,7 @@ class ReferenceBackend(Backend):
                     progress(sum(part.nbytes for part in parts if part.memory is not None))
             return crc
 
-        _synchronize(plan.extents)
+        wait_for_caller(extent.device for extent in plan.extents)
         digests = _run(move, spans, self._threads)
         return Transfer(_path(plan.extents), digests=tuple(digests))
 
@@ -183,12 +183,6 @@ def _gather(parts: list[_Part]) -> list[HostBuffer]:
 def _path(extents: Sequence[Extent]) -> str:
     on_host = all(extent.device.type == "cpu" for extent in extents)
     return "host" if on_host else "host-bounce"
-
-
-def _synchronize(extents: Sequence[Extent]) -> None:
-    """Order the copies of other threads and streams with those of the caller."""
-    for device in {extent.device for extent in extents if extent.device.type == "cuda"}:
-        torch.cuda.synchronize(device)
 
 
 def _run(move: Callable[[_Span], _T], spans: list[_Span], threads: int) -> list[_T]:

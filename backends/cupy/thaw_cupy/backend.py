@@ -29,6 +29,7 @@ from thaw_format import Source, Target, format_error
 from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
 from thaw.cuda.digests import DeviceDigests, PendingDigests
 from thaw.seam.backend import Progress
+from thaw.seam.ordering import wait_for_caller
 
 from .joining import Joiner
 from .lanes import Lane, pump, transfer_errors
@@ -92,7 +93,7 @@ class CupyBackend(Backend):
 
     @contextmanager
     def _lanes(self, path: Path, extents: Sequence[Extent]) -> Iterator[list[Lane]]:
-        """Lend lanes, after all that the device had to do; at the end, wait for them."""
+        """Lend lanes, once it is the transfer's turn; at the end, wait for them."""
         import cupy
 
         device = _device(extents)
@@ -101,7 +102,7 @@ class CupyBackend(Backend):
             try:
                 for lane in lanes:
                     lane.prepare()
-                torch.cuda.synchronize(device)
+                wait_for_caller([device])
                 yield lanes
             finally:
                 # After an error, too: no copy may run on into memory that the caller then frees.

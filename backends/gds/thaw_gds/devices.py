@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import torch
 
+from thaw.seam.ordering import wait_for_caller
+
 from .moves import Copy, Run
 
 
@@ -26,8 +28,7 @@ class CudaDevice:
 
         index = torch.cuda.current_device() if device.index is None else device.index
         self.torch_device = torch.device("cuda", index)
-        # What the caller queued on any stream comes first: new memory, or bytes still to be made.
-        torch.cuda.synchronize(self.torch_device)
+        wait_for_caller([self.torch_device])
         self._runtime = cupy.cuda.runtime
         self._digests = _digests(index)
         self._stream = torch.cuda.Stream(self.torch_device)

@@ -13,6 +13,7 @@ from thaw_format import Chunks, Source, Target, format_error
 from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
 from thaw.cuda import PTX
 from thaw.seam.backend import Progress
+from thaw.seam.ordering import wait_for_caller
 from thaw.seam.plan import Read
 
 from . import _native
@@ -165,12 +166,10 @@ def _ptx() -> bytes:
 
 
 def _ready(extents: Sequence[Extent]) -> int | None:
-    """Return the CUDA device of the extents, None for the host, once its streams are done."""
-    for device in {extent.device for extent in extents}:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            return device.index
-    return None
+    """Return the CUDA device of the extents, None for the host, once it is the transfer's turn."""
+    devices = {extent.device for extent in extents}
+    wait_for_caller(devices)
+    return next((device.index for device in devices if device.type == "cuda"), None)
 
 
 def _pinned(source: Source) -> int | None:

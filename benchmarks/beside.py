@@ -1,0 +1,149 @@
+"""Find how much a stream that computes is held up by transfers beside it.
+
+    python benchmarks/beside.py --out FILE
+
+One stream runs short kernels, a few always queued, as an engine does that decodes. Meanwhile this
+thread restores and freezes on another. *step*: from one kernel's end to the next one's. *alone*:
+without transfers. A backend that waits for all of the device holds nothing up, but waits for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+import torch
+
+import thaw
+from gauges import describe_machine
+from llama import allocate, llama, make
+
+BACKENDS = ("native", "cupy", "gds-compat", "reference")
+MOST = 2.0
+"""How many times as long as the median alone the longest step may take."""
+_KERNEL_CYCLES = 2_000_000
+_QUEUED = 8
+
+
+class Decoding:
+    """Runs kernels on a stream of its own while the block runs.
+
+    Attributes:
+        steps_s: how long each took.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._over = device, threading.Event()
+        self.steps_s: list[float] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        stream, ends = torch.cuda.Stream(self._device), deque[torch.cuda.Event]()
+        with torch.cuda.stream(stream):
+            while not self._over.is_set() or len(ends) > 1:
+                if not self._over.is_set():
+                    torch.cuda._sleep(_KERNEL_CYCLES)
+                    ends.append(torch.cuda.Event(enable_timing=True))
+                    ends[-1].record()
+                if len(ends) > _QUEUED or self._over.is_set():
+                    before = ends.popleft()
+                    ends[0].synchronize()
+                    self.steps_s.append(before.elapsed_time(ends[0]) / 1e3)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def beside(device: torch.device, action: Callable[[], Any], times: int) -> dict[str, Any]:
+    """Do something so many times, alone and beside kernels; time both."""
+    alone_s, beside_s = [], []
+    for _ in range(times):
+        alone_s.append(_timed(action))
+    with Decoding(device) as decoding:
+        for _ in range(times):
+            beside_s.append(_timed(action))
+    return {"alone_s": alone_s, "beside_s": beside_s, "longest_step_s": max(decoding.steps_s)}
+
+
+def _timed(action: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    device, shapes = torch.device("cuda", 0), llama(args.nbytes)
+    with Decoding(device) as decoding:
+        time.sleep(1)
+    step_s = median(decoding.steps_s)
+    rows: list[dict[str, Any]] = [
+        {"case": "alone", "step_s": step_s, "longest_step_s": max(decoding.steps_s)}
+    ]
+    tensors, into, path = make(shapes, device), allocate(shapes, device), folder / "a.thaw"
+    thaw.freeze(tensors, path)
+    for name in args.backends:
+        actions: dict[str, Callable[[], Any]] = {
+            "restore": partial(thaw.restore, path, into=into, backend=name),
+            "freeze": partial(thaw.freeze, tensors, folder / "b.thaw", backend=name),
+        }
+        for what, action in actions.items():
+            action()
+            try:
+                row = {"case": f"{what}/{name}"} | beside(device, action, args.times)
+            except thaw.BackendError as error:
+                row = {"case": f"{what}/{name}", "reason": str(error)}
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    return rows
+
+
+def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    step_s = rows[0]["step_s"]
+    found = [(row["case"], row["longest_step_s"] / step_s) for row in rows if "alone_s" in row]
+    return [
+        {
+            "name": f"longest step of a stream beside {case}, times the median alone",
+            "aim": MOST,
+            "found": round(value, 2),
+            "unit": "ratio",
+            "reached": value <= MOST,
+        }
+        for case, value in found
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--commit", help="what to say was measured, where git is not at hand")
+    parser.add_argument("--nbytes", type=int, default=2 << 30)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--backends", nargs="*", default=BACKENDS)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="thaw-beside-") as folder:
+        rows = measure(args, Path(folder))
+    machine = describe_machine(torch.device("cuda", 0), args.commit)
+    found = figures(rows)
+    document = {"machine": machine, "figures": found, "rows": rows}
+    args.out.write_text(json.dumps(document, indent=1) + "\n")
+    for figure in found:
+        print(f"{figure['name']}: {figure['found']}")
+
+
+if __name__ == "__main__":
+    main()
