@@ -6,6 +6,8 @@ from thaw_format import (
     Digests,
     FeatureError,
     FormatError,
+    HasDescriptor,
+    HasLockedPages,
     LayoutError,
     MagicError,
     ManifestError,
@@ -19,7 +21,9 @@ from thaw_format import (
     ThawError,
     TruncatedError,
     VersionError,
+    format_error,
 )
+from thaw_format.checksum import HostBuffer, crc32c
 
 from .comparing import diff
 from .converting import convert
@@ -47,10 +51,11 @@ from .reports import (
 )
 from .restoring.api import restore
 from .restoring.pinning import PinnedSnapshot, pin
-from .seam.backend import Backend, Support, Transfer
+from .seam.backend import Backend, Progress, Support, Transfer
 from .seam.format import Format
 from .seam.hookspecs import hookimpl
-from .seam.plan import Extent, ReadPlan, WritePlan
+from .seam.ordering import wait_for_caller
+from .seam.plan import Extent, Read, ReadPlan, WritePlan
 from .tensors.unfilled import UnfilledWarning
 from .verifying import verify
 from .version import __version__
@@ -70,12 +75,17 @@ __all__ = [
     "FormatError",
     "FormatInfo",
     "FreezeReport",
+    "HasDescriptor",
+    "HasLockedPages",
+    "HostBuffer",
     "LayoutError",
     "MagicError",
     "ManifestError",
     "MismatchError",
     "PinnedSnapshot",
     "Place",
+    "Progress",
+    "Read",
     "ReadPlan",
     "RestoreReport",
     "Restored",
@@ -100,7 +110,9 @@ __all__ = [
     "__version__",
     "backends",
     "convert",
+    "crc32c",
     "diff",
+    "format_error",
     "formats",
     "freeze",
     "hookimpl",
@@ -110,4 +122,5 @@ __all__ = [
     "restore",
     "seal",
     "verify",
+    "wait_for_caller",
 ]

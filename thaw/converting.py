@@ -81,7 +81,7 @@ def convert(
         raise ThawError(f"{destination} is one file, and max_shard_nbytes= goes with a folder")
     with open_snapshot(source, rank=rank) as snapshot:
         chosen = select_names(snapshot.tensors, names)
-        reader = select_backend(backend, "read", _HOST, snapshot.path)
+        reader = select_backend(backend, "read", _HOST, snapshot.path, snapshot.sources)
         if into.name == "thaw":
             writer = select_backend(backend, "write", _HOST, destination)
             _freeze(snapshot, chosen, destination, reader, writer, progress)

@@ -14,6 +14,7 @@ is what the reference backend does.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import threading
@@ -25,8 +26,9 @@ from typing import NamedTuple
 import pytest
 import torch
 from thaw_format import ChecksumError, Chunks, Digests, FileSource, FileTarget, TruncatedError
-from thaw_format.checksum import crc32c, host_buffer
+from thaw_format.checksum import HostBuffer, crc32c, host_buffer
 
+from .errors import BackendError
 from .plugins.reference import ReferenceBackend
 from .seam.backend import Backend, Support, Transfer
 from .seam.plan import Extent, ReadPlan, WritePlan
@@ -120,6 +122,31 @@ class Sample:
             )
 
 
+class _InMemory:
+    """A source without a descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._data = path, path.read_bytes()
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._data)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        return self._data[offset : offset + nbytes]
+
+    def read_into(self, offset: int, buffers: Sequence[HostBuffer]) -> None:
+        for buffer in buffers:
+            data = self.read(offset, len(buffer))
+            if len(data) < len(buffer):
+                raise OSError(f"{self.path} ended early")
+            ctypes.memmove(buffer, data, len(data))
+            offset += len(data)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def _bytes(memory: torch.Tensor) -> bytes:
     host = memory.cpu()
     return bytes(host_buffer(host))
@@ -210,6 +237,42 @@ class BackendTests:
         extents = sample.empty_extents()
         backend.read(sample.write_file(), ReadPlan(extents, sample.digests))
         sample.assert_read(extents)
+
+    def test_reads_a_source_that_is_no_file(self, backend: Backend, large: Sample) -> None:
+        large.write_file().close()
+        source, extents = _InMemory(large.path), large.empty_extents()
+        plan = ReadPlan(extents, large.digests)
+        if not backend.serves(source):
+            with pytest.raises(BackendError):
+                backend.read(source, plan)
+            return
+        backend.read(source, plan)
+        large.assert_read(extents)
+
+    def test_a_closed_source_is_an_error(self, backend: Backend, large: Sample) -> None:
+        source = large.write_file()
+        source.close()
+        # Its descriptor may be that of another file by now.
+        with large.path.open("rb"), pytest.raises((ValueError, OSError, BackendError)):
+            backend.read(source, ReadPlan(large.empty_extents(), large.digests))
+
+    def test_writes_memory_of_the_host_beside_that_of_the_device(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        sample = Sample(tmp_path, SHAPES["scattered-3"], torch.device(self.device))
+        full = sample.full_extents()
+        mixed = tuple(
+            Extent(each.offset, each.memory.cpu()) if number % 2 else each
+            for number, each in enumerate(full)
+        )
+        fd = os.open(sample.path, os.O_RDWR | os.O_CREAT)
+        try:
+            os.ftruncate(fd, sample.chunks.offset + sample.chunks.nbytes)
+            done = backend.write(FileTarget(sample.path, fd), WritePlan(mixed, sample.chunks))
+        finally:
+            os.close(fd)
+        assert list(done.digests) == list(sample.digests.values)
+        assert sample.path.read_bytes()[sample.chunks.offset :] == sample.payload
 
     def test_writes_what_the_reference_writes(self, backend: Backend, sample: Sample) -> None:
         expected = self.write(ReferenceBackend(), sample)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
-from .plugins.opening import find_format
+from thaw_format import Source
+
+from .plugins.opening import StrPath, recognize
 from .reports import VerifyReport
 from .seam.backend import Progress
 
 
-def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) -> VerifyReport:
+def verify(path: StrPath | Source, *, progress: Progress | None = None) -> VerifyReport:
     """Check a snapshot of any known format, all its ranks, without restoring it.
 
     Args:
@@ -24,12 +25,12 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
         FormatError: something is damaged; the message names the tensors.
     """
     began = time.perf_counter()
-    found = find_format(path)
-    snapshots = found.open(Path(path))
+    found, place = recognize(path)
+    snapshots = found.open(place)
     try:
         checked = sum(found.verify(each, progress) for each in snapshots)
         return VerifyReport(
-            path=Path(path),
+            path=place if isinstance(place, Path) else place.path,
             nbytes=sum(each.file_nbytes for each in snapshots),
             elapsed_s=time.perf_counter() - began,
             ranks=len(snapshots),

@@ -42,7 +42,15 @@ from .replacing import place_of
 from .sealing import sealed, write_file
 from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
 from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
-from .source import FileSource, FileTarget, Source, Target, not_a_file
+from .source import (
+    FileSource,
+    FileTarget,
+    HasDescriptor,
+    HasLockedPages,
+    Source,
+    Target,
+    not_a_file,
+)
 from .staging import (
     check_replaceable,
     find_staged,
@@ -79,6 +87,8 @@ __all__ = [
     "FileSource",
     "FileTarget",
     "FormatError",
+    "HasDescriptor",
+    "HasLockedPages",
     "Layout",
     "LayoutError",
     "MagicError",

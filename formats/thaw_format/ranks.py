@@ -20,9 +20,9 @@ from .index import (
     rank_file,
 )
 from .rank_source import RankSource
-from .shard import ShardFile, open_shard, opening, read_superblock, read_unparsed
+from .shard import ShardFile, closing_on_error, open_shard, read_superblock, read_unparsed
 from .snapshot import Place, Shard
-from .source import FileSource
+from .source import FileSource, Source
 from .superblock import SUPERBLOCK_NBYTES, check_sections, parse_fields
 
 RANK_FILES = "rank-[0-9]*-of-[0-9]*.thaw"
@@ -60,7 +60,7 @@ def open_ranks(path: str | os.PathLike[str]) -> tuple[ShardFile, ...]:
 
 def _open_file(path: Path) -> ShardFile:
     """Open a shard whose file can be set aside."""
-    with opening(path, RankSource) as source:
+    with closing_on_error(RankSource(path)) as source:
         return read_unparsed(source, read_superblock(source)).parse()
 
 
@@ -117,12 +117,12 @@ def open_rank(folder: str | os.PathLike[str], index: Index, rank: int) -> ShardF
     entry, path = index.ranks[rank], Path(folder, index.ranks[rank].file)
     if not path.is_file():
         raise format_error("set-missing-rank", f"rank {rank} has no file", path=path)
-    with opening(path, RankSource) as source:
+    with closing_on_error(RankSource(path)) as source:
         return _open_checked(source, index.snapshot_id, entry, rank, len(index.ranks))
 
 
 def _open_checked(
-    source: FileSource, snapshot_id: str, entry: IndexEntry, rank: int, size: int
+    source: Source, snapshot_id: str, entry: IndexEntry, rank: int, size: int
 ) -> ShardFile:
     _expect("set-size", "size", source.nbytes, entry.nbytes)
     superblock = parse_fields(source.read(0, SUPERBLOCK_NBYTES), source.nbytes)

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeVar
 
 from .checksum import crc32c
 from .codes import format_error
@@ -16,7 +16,7 @@ from .collector import collector_paused
 from .errors import naming
 from .manifest import Manifest, parse_manifest
 from .snapshot import Chunks, Digests, Snapshot
-from .source import FileSource
+from .source import FileSource, Source
 from .superblock import (
     DIGESTS,
     MANIFEST,
@@ -27,6 +27,8 @@ from .superblock import (
     parse_superblock,
 )
 
+_Source = TypeVar("_Source", bound=Source)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShardFile(Snapshot):
@@ -35,9 +37,7 @@ class ShardFile(Snapshot):
     superblock: Superblock
 
     @classmethod
-    def of(
-        cls, source: FileSource, superblock: Superblock, body: Manifest, digests: Digests
-    ) -> Self:
+    def of(cls, source: Source, superblock: Superblock, body: Manifest, digests: Digests) -> Self:
         """Combine the parts of a shard."""
         return cls(
             path=source.path,
@@ -64,7 +64,7 @@ class UnparsedShard:
         manifest: the text, with the CRC32C that the superblock says.
     """
 
-    source: FileSource
+    source: Source
     superblock: Superblock
     digests: Digests
     manifest: bytes = field(repr=False)
@@ -81,48 +81,52 @@ class UnparsedShard:
             return ShardFile.of(self.source, self.superblock, body, self.digests)
 
 
-def open_shard(path: str | os.PathLike[str]) -> ShardFile:
+def open_shard(path: str | os.PathLike[str] | Source) -> ShardFile:
     """Open a `.thaw` file and check everything but the payload.
+
+    Args:
+        path: or a source, which is closed with the shard, or if it is none.
 
     Raises:
         FormatError: the file breaks a rule of the specification; `.code` and `.rule` say which.
         OSError: the file cannot be opened or read.
     """
-    with opening(path) as source:
+    with closing_on_error(_source(path)) as source:
         return read_unparsed(source, read_superblock(source)).parse()
 
 
-def open_unparsed(path: str | os.PathLike[str]) -> UnparsedShard:
+def open_unparsed(path: str | os.PathLike[str] | Source) -> UnparsedShard:
     """Open a `.thaw` file and check all that comes before its manifest is parsed.
 
     Raises:
         FormatError: as of `open_shard`.
         OSError: the file cannot be opened or read.
     """
-    with opening(path) as source:
+    with closing_on_error(_source(path)) as source:
         return read_unparsed(source, read_superblock(source))
 
 
+def _source(path: str | os.PathLike[str] | Source) -> Source:
+    return FileSource(path) if isinstance(path, str | os.PathLike) else path
+
+
 @contextmanager
-def opening(
-    path: str | os.PathLike[str], of: type[FileSource] = FileSource
-) -> Iterator[FileSource]:
-    """Open a source; if the block fails, close it and name it in the error."""
-    source = of(path)
+def closing_on_error(source: _Source) -> Iterator[_Source]:
+    """If the block fails, close a source and name it in the error."""
     try:
-        with naming(path):
+        with naming(source.path):
             yield source
     except BaseException:
         source.close()
         raise
 
 
-def read_superblock(source: FileSource) -> Superblock:
+def read_superblock(source: Source) -> Superblock:
     """Read and check the superblock (phases 1 to 3)."""
     return parse_superblock(source.read(0, SUPERBLOCK_NBYTES), source.nbytes)
 
 
-def read_unparsed(source: FileSource, superblock: Superblock) -> UnparsedShard:
+def read_unparsed(source: Source, superblock: Superblock) -> UnparsedShard:
     """Read the manifest and the digest table, and check their CRC32C (phase 4)."""
     text = _read_section(source, superblock.section(MANIFEST), "manifest")
     table = _read_section(source, superblock.section(DIGESTS), "digests")
@@ -134,7 +138,7 @@ def read_unparsed(source: FileSource, superblock: Superblock) -> UnparsedShard:
     return UnparsedShard(source, superblock, Digests(chunks, values), text)
 
 
-def _read_section(source: FileSource, section: Section, name: str) -> bytes:
+def _read_section(source: Source, section: Section, name: str) -> bytes:
     data = source.read(section.offset, section.nbytes)
     if len(data) < section.nbytes:
         raise format_error(

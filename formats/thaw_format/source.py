@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .checksum import HostBuffer
 from .codes import format_error
@@ -24,19 +24,54 @@ _KINDS = {
 
 
 class Source(Protocol):
-    """Bytes that can be read from any offset, by several threads at once."""
+    """Bytes that can be read from any offset, by several threads at once.
+
+    What more it can do, it shows by the protocols below, which a backend may ask for.
+    """
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """What errors name."""
+        ...
 
     @property
     def nbytes(self) -> int: ...
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Return bytes; fewer only at the end."""
+        ...
 
     def read_into(self, offset: int, buffers: Sequence[HostBuffer]) -> None:
         """Fill the buffers in order with the bytes from `offset`, or raise."""
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class HasDescriptor(Protocol):
+    """A source or target that is a file, open in this process."""
+
+    def fileno(self) -> int:
+        """Return the descriptor.
+
+        Raises:
+            ValueError: it is closed.
+        """
+        ...
+
+
+@runtime_checkable
+class HasLockedPages(Protocol):
+    """A source that lies, as a whole, in page-locked memory."""
+
+    def locked_address(self) -> int:
+        """Return where its first byte is.
+
+        Raises:
+            ValueError: it is released.
+        """
+        ...
 
 
 class Target(Protocol):

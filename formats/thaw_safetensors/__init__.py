@@ -3,7 +3,7 @@
 from .dtypes import DTYPES
 from .errors import CODES
 from .folder import describe_pickles
-from .reading import open_checkpoint, recognizes
+from .reading import open_checkpoint, open_file, recognizes
 from .structure import INDEX_NAME, METADATA_KEY, SINGLE_NAME
 from .writing import write_checkpoint, write_checkpoint_like, write_snapshot
 
@@ -15,6 +15,7 @@ __all__ = [
     "SINGLE_NAME",
     "describe_pickles",
     "open_checkpoint",
+    "open_file",
     "recognizes",
     "write_checkpoint",
     "write_checkpoint_like",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from thaw_format import FileSource, FormatError
+from thaw_format import FormatError, Source
 
 from .dtypes import torch_dtype, torch_shape
 from .errors import checkpoint_error
@@ -48,7 +48,7 @@ class Header:
     metadata: Mapping[str, str] | None
 
 
-def read_header(source: FileSource) -> Header:
+def read_header(source: Source) -> Header:
     """Read and check the header of a file.
 
     Raises:
@@ -71,7 +71,7 @@ def read_header(source: FileSource) -> Header:
     return Header(tuple(entries), metadata)
 
 
-def _header_nbytes(source: FileSource) -> int:
+def _header_nbytes(source: Source) -> int:
     raw = source.read(0, LENGTH.size)
     if len(raw) < LENGTH.size:
         raise checkpoint_error(
@@ -96,7 +96,7 @@ def _header_nbytes(source: FileSource) -> int:
     return nbytes
 
 
-def _refuse_stranger(source: FileSource) -> None:
+def _refuse_stranger(source: Source) -> None:
     """Say what a file is that begins with no length of a header."""
     head = source.read(0, _HEAD_NBYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     for beginning, what in _STRANGERS:

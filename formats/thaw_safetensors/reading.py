@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from thaw_format import FileSource, Snapshot, Storage, TensorSpec, collector_paused, naming
+from thaw_format import FileSource, Snapshot, Source, Storage, TensorSpec, collector_paused, naming
 
 from .dtypes import contiguous_stride
 from .errors import checkpoint_error
@@ -31,6 +31,21 @@ def recognizes(path: Path, head: bytes) -> bool:
     if path.name.endswith((SUFFIX, INDEX_SUFFIX)):
         return True
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_NBYTES
+
+
+def open_file(source: Source) -> Snapshot:
+    """Open a `.safetensors` file, wherever its bytes are; the source is closed with the snapshot.
+
+    Raises:
+        FormatError: the file is malformed.
+    """
+    try:
+        with collector_paused(), naming(source.path):
+            file = OpenFile(source.path.name, source, read_header(source))
+            return _describe(source.path, [file], None)
+    except BaseException:
+        source.close()
+        raise
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Snapshot:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from thaw_format import FileSource
+from thaw_format import Source
 
 from .errors import checkpoint_error
 from .header import Header
@@ -23,7 +23,7 @@ class OpenFile:
     """A file, open, and its header."""
 
     name: str
-    source: FileSource
+    source: Source
     header: Header
 
 

@@ -163,19 +163,19 @@ def test_nothing_of_it_is_used_after_closing(path: Path) -> None:
     pinned = thaw.pin(path)
     snapshot = pinned.snapshot
     (source,) = snapshot.sources
-    assert source.address > 0  # type: ignore[attr-defined]
+    assert source.locked_address() > 0  # type: ignore[attr-defined]
     pinned.close()
     with pytest.raises(ValueError, match="closed"):
         _ = pinned.snapshot
     with pytest.raises(ValueError, match="not pinned any more"):
-        _ = source.address  # type: ignore[attr-defined]
+        _ = source.locked_address()  # type: ignore[attr-defined]
 
 
 def test_backends_refuse_a_source_that_was_released(path: Path) -> None:
     backend = pytest.importorskip("thaw_native.backend")
     pinned = thaw.pin(path)
     (source,) = pinned.snapshot.sources
-    assert backend._pinned(source) == source.address  # type: ignore[attr-defined]
+    assert backend._pinned(source) == source.locked_address()  # type: ignore[attr-defined]
     pinned.close()
     with pytest.raises(ValueError, match="not pinned any more"):
         backend._pinned(source)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from thaw_format import Shard, Snapshot, dtype_name
 
-from thaw.plugins.opening import find_format, open_snapshot
+from thaw.plugins.opening import open_one, recognize
 
 from . import census
 from .drawing import bar, columns, facts, plain, say
@@ -26,9 +26,9 @@ FEW, LARGEST, SHARES, TIES, KEYS, RANKS = 40, 10, 12, 8, 6, 16
 
 def inspect(path: Path, output: Output, *, rank: int | None, sha256: bool, every: bool) -> None:
     """Show what is at a path; with `sha256`, verify it first and digest every tensor."""
-    found = find_format(path)
+    found, place = recognize(path)
     with ExitStack() as stack:
-        opened = found.open(path) if rank is None else (open_snapshot(path, rank=rank),)
+        opened = found.open(place) if rank is None else (open_one(found, place, rank),)
         snapshots = [stack.enter_context(each) for each in opened]
         checked = 0
         if sha256:

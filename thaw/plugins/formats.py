@@ -8,8 +8,10 @@ from pathlib import Path
 import thaw_safetensors
 import torch
 from thaw_format import (
+    FileSource,
     ShardFile,
     Snapshot,
+    Source,
     UnparsedShard,
     open_rank,
     open_ranks,
@@ -35,21 +37,19 @@ class ThawFormat(Format):
             return (path / "snapshot.json").exists() or path.suffix == ".thaw"
         return head[1:5] == b"THAW" or head.startswith(b"THAW") or path.suffix == ".thaw"
 
-    def open(self, path: Path) -> tuple[Snapshot, ...]:
-        return open_ranks(path)
+    def open(self, place: Source | Path) -> tuple[Snapshot, ...]:
+        return open_ranks(place) if isinstance(place, Path) else (open_shard(place),)
 
-    def open_rank(self, path: Path, rank: int) -> Snapshot:
-        if not path.is_dir():
-            if rank:
-                raise IndexError(rank)
-            return open_shard(path)
-        index = read_index(path)
+    def open_rank(self, place: Source | Path, rank: int) -> Snapshot:
+        if not isinstance(place, Path):
+            return super().open_rank(place, rank)
+        index = read_index(place)
         if not 0 <= rank < len(index.ranks):
             raise IndexError(rank)
-        return open_rank(path, index, rank)
+        return open_rank(place, index, rank)
 
-    def open_unparsed(self, path: Path) -> UnparsedShard | None:
-        return None if path.is_dir() else open_unparsed(path)
+    def open_unparsed(self, source: Source) -> UnparsedShard | None:
+        return open_unparsed(source)
 
     def verify(self, snapshot: Snapshot, progress: Callable[[int], None] | None) -> int:
         assert isinstance(snapshot, ShardFile)
@@ -66,13 +66,14 @@ class SafetensorsFormat(Format):
     def recognizes(self, path: Path, head: bytes) -> bool:
         return thaw_safetensors.recognizes(path, head)
 
-    def open(self, path: Path) -> tuple[Snapshot, ...]:
-        return (thaw_safetensors.open_checkpoint(path),)
-
-    def open_rank(self, path: Path, rank: int) -> Snapshot:
-        if rank:
-            raise IndexError(rank)
-        return thaw_safetensors.open_checkpoint(path)
+    def open(self, place: Source | Path) -> tuple[Snapshot, ...]:
+        if isinstance(place, FileSource):
+            # It may be the index of a folder, whose other files are opened by their names.
+            place.close()
+            place = place.path
+        if isinstance(place, Path):
+            return (thaw_safetensors.open_checkpoint(place),)
+        return (thaw_safetensors.open_file(place),)
 
     def verify(self, snapshot: Snapshot, progress: Callable[[int], None] | None) -> int:
         return 0

@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeAlias
 
-from thaw_format import FileSource, FormatError, Snapshot, describe
+from thaw_format import FileSource, FormatError, Snapshot, Source, describe
 from thaw_safetensors import describe_pickles
 
 from ..errors import MismatchError
 from ..seam.format import Format
 from .host import registry
 
+StrPath: TypeAlias = str | os.PathLike[str]
 _HEAD_NBYTES = 4096
 
 
-def find_format(path: str | os.PathLike[str]) -> Format:
-    """Recognize the format of a file or folder.
+def recognize(path: StrPath | Source) -> tuple[Format, Source | Path]:
+    """Recognize the format of a file, a folder, or a source.
+
+    Returns:
+        The format, and what it opens: a file that is open by now, or a folder.
 
     Raises:
         FormatError: no format knows it; the message says what it seems to be.
         OSError: it cannot be read.
     """
-    path = Path(path)
-    head = b""
-    if not path.is_dir():
-        source = FileSource(path)
-        head = source.read(0, _HEAD_NBYTES)
+    if not isinstance(path, str | os.PathLike):
+        return _format_of(path), path
+    where = Path(path)
+    if where.is_dir():
+        return _chosen(where, b""), where
+    source = FileSource(where)
+    return _format_of(source), source
+
+
+def _format_of(source: Source) -> Format:
+    try:
+        return _chosen(source.path, source.read(0, _HEAD_NBYTES))
+    except BaseException:
         source.close()
+        raise
+
+
+def _chosen(path: Path, head: bytes) -> Format:
     for each in registry().formats.values():
         if each.recognizes(path, head):
             return each
@@ -41,33 +58,38 @@ def find_format(path: str | os.PathLike[str]) -> Format:
     raise FormatError(f"{what} (known formats: {known})", code="unknown-format", path=path)
 
 
-def open_snapshot(path: str | os.PathLike[str], *, rank: int | None = None) -> Snapshot:
+def open_snapshot(path: StrPath | Source, *, rank: int | None = None) -> Snapshot:
     """Open the snapshot of one rank: read and check everything but the tensors' bytes.
 
     Args:
-        path: a file or folder of any known format.
+        path: a file or folder of any known format, or a source, which is closed with the snapshot.
         rank: which rank, where there are several.
 
     Raises:
         FormatError: the file is damaged or of an unknown format.
         MismatchError: there are several ranks and none was named, or not that one.
     """
-    found = find_format(path)
+    found, place = recognize(path)
+    return open_one(found, place, rank)
+
+
+def open_one(found: Format, place: Source | Path, rank: int | None) -> Snapshot:
+    """Open the snapshot of one rank of what was recognized; see `open_snapshot`."""
+    where = os.fspath(place if isinstance(place, Path) else place.path)
     if rank is not None:
         try:
-            return found.open_rank(Path(path), rank)
+            return found.open_rank(place, rank)
         except IndexError:
-            raise MismatchError(f"{os.fspath(path)} has no rank {rank}") from None
-    snapshots = found.open(Path(path))
+            raise MismatchError(f"{where} has no rank {rank}") from None
+    snapshots = found.open(place)
     if len(snapshots) > 1:
         for each in snapshots:
             each.close()
-        raise MismatchError(
-            f"{os.fspath(path)} has {len(snapshots)} ranks; say which one with rank="
-        )
+        raise MismatchError(f"{where} has {len(snapshots)} ranks; say which one with rank=")
     return snapshots[0]
 
 
-def open_ranks(path: str | os.PathLike[str]) -> tuple[Snapshot, ...]:
+def open_ranks(path: StrPath | Source) -> tuple[Snapshot, ...]:
     """Open the snapshots of all ranks; see `open_snapshot`."""
-    return find_format(path).open(Path(path))
+    found, place = recognize(path)
+    return found.open(place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
 
 import torch
-from thaw_format import ChecksumError, Snapshot, as_integers, collector_paused
+from thaw_format import ChecksumError, Snapshot, Source, as_integers, collector_paused
 from torch import nn
 from torch.autograd.graph import increment_version
 
 from ..errors import MismatchError
 from ..plugins.choosing import select_backend
-from ..plugins.opening import find_format, open_snapshot
+from ..plugins.opening import StrPath, open_one, recognize
 from ..reports import Restored, RestoreReport
 from ..seam.backend import Backend, Progress, Transfer
 from ..tensors.census import take_census
@@ -39,7 +38,7 @@ _TO_THE_CALLER = 4
 
 
 def restore(
-    path: str | os.PathLike[str] | Snapshot,
+    path: StrPath | Source | Snapshot,
     *,
     into: nn.Module | Mapping[str, torch.Tensor] | None = None,
     device: str | torch.device | None = None,
@@ -53,7 +52,8 @@ def restore(
     """Restore tensors, bit-identical, from a snapshot or checkpoint of any known format.
 
     Args:
-        path: a file or folder, or a snapshot opened by `thaw.open`.
+        path: a file or folder, a source, which is closed at the end, or a snapshot opened by
+            `thaw.open`.
         into: a module or a mapping whose tensors are filled where they are; without it, new tensors
             are made.
         device: where new tensors go; the CPU if not given. Not to be given with `into`.
@@ -91,15 +91,16 @@ def restore(
         if rank is not None:
             raise TypeError("give rank= with a path: a snapshot that is open is that of one rank")
         return _restore(path, into, device, backend, names, strict, storages, progress)
-    if into is None and names is None and rank is None:
-        shard = find_format(path).open_unparsed(Path(path))
+    found, place = recognize(path)
+    if into is None and names is None and rank is None and not isinstance(place, Path):
+        shard = found.open_unparsed(place)
         if shard is not None:
             with closing(shard.source):
                 if storages == "shared" and is_worth_it(shard):
                     return restore_ahead(shard, device, backend, progress)
                 parsed = shard.parse()
                 return _restore(parsed, into, device, backend, names, strict, storages, progress)
-    with open_snapshot(path, rank=rank) as snapshot:
+    with open_one(found, place, rank) as snapshot:
         return _restore(snapshot, into, device, backend, names, strict, storages, progress)
 
 
@@ -117,7 +118,7 @@ def _restore(
     if into is None:
         where = torch.device("cpu" if device is None else device)
         # Before any memory is taken.
-        backend = select_backend(backend, "read", where, snapshot.path)
+        backend = select_backend(backend, "read", where, snapshot.path, snapshot.sources)
         with collector_paused():
             plan_new = plan_arena if storages == "shared" else plan_own
             plan = plan_new(snapshot, select_names(snapshot.tensors, names), where)
@@ -181,7 +182,7 @@ class Prepared:
     ) -> Self:
         """Choose the backends of a plan."""
         movers = {
-            device: select_backend(backend, "read", device, snapshot.path)
+            device: select_backend(backend, "read", device, snapshot.path, snapshot.sources)
             for device in dict.fromkeys(device for _, device, _ in plan.reads)
         }
         return cls(snapshot, plan, movers, kept)

@@ -67,7 +67,7 @@ def restore_ahead(
             file would have found.
     """
     where = torch.device("cpu" if device is None else device)
-    mover = select_backend(backend, "read", where, shard.source.path)
+    mover = select_backend(backend, "read", where, shard.source.path, (shard.source,))
     return _restore(shard, where, mover, progress)
 
 

@@ -237,9 +237,8 @@ class PinnedSource:
             self.release()
             raise
 
-    @property
-    def address(self) -> int:
-        """Where the first byte of the file is mapped.
+    def locked_address(self) -> int:
+        """Return where the first byte of the file is mapped.
 
         Raises:
             ValueError: it is released, and nothing is mapped any more.

@@ -52,11 +52,16 @@ class Backend(ABC):
     def probe(self, device: torch.device) -> Support:
         """Say whether transfers with this device would work here; never raise."""
 
+    def serves(self, source: Source) -> bool:
+        """Say whether it can read from a source, by what protocols that has."""
+        return True
+
     @abstractmethod
     def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
         """Fill the memory of every extent, checking each chunk in the same pass.
 
-        On return the bytes are visible to every stream of the device.
+        It begins once the caller's current stream of the device has done what it was given, and
+        waits for no other. On return the bytes are visible to every stream of the device.
 
         Raises:
             ChecksumError: a chunk fails its digest; `.offset` is its first byte in the file.

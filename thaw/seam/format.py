@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from thaw_format import Snapshot, UnparsedShard
+from thaw_format import Snapshot, Source, UnparsedShard
 
 
 class Format(ABC):
@@ -31,27 +31,37 @@ class Format(ABC):
         """Say whether a file beginning with `head`, or a folder (no `head`), is of this format."""
 
     @abstractmethod
-    def open(self, path: Path) -> tuple[Snapshot, ...]:
+    def open(self, place: Source | Path) -> tuple[Snapshot, ...]:
         """Open the snapshot of every rank.
+
+        Args:
+            place: a file, open, wherever its bytes are; or the path of a folder. A source is closed
+                with the snapshots that read it, or if there is an error.
 
         Raises:
             FormatError: the files are not what the format demands.
         """
 
-    @abstractmethod
-    def open_rank(self, path: Path, rank: int) -> Snapshot:
+    def open_rank(self, place: Source | Path, rank: int) -> Snapshot:
         """Open the snapshot of one rank.
 
         Raises:
             FormatError: the files are not what the format demands.
             IndexError: there is no such rank.
         """
+        snapshots = self.open(place)
+        for number, each in enumerate(snapshots):
+            if number != rank:
+                each.close()
+        if not 0 <= rank < len(snapshots):
+            raise IndexError(rank)
+        return snapshots[rank]
 
-    def open_unparsed(self, path: Path) -> UnparsedShard | None:
+    def open_unparsed(self, source: Source) -> UnparsedShard | None:
         """Open a file of which it is known where the payload lies before its manifest is parsed.
 
         Returns:
-            None where the path is no such file, as in formats that know no payload.
+            None where it is no such file, as in formats that know no payload; it is open then.
 
         Raises:
             FormatError: what was read so far is not what the format demands.

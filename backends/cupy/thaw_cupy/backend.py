@@ -24,12 +24,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from thaw_format import Source, Target, format_error
 
-from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
+from thaw import (
+    Backend,
+    Extent,
+    HasLockedPages,
+    Progress,
+    ReadPlan,
+    Source,
+    Support,
+    Target,
+    Transfer,
+    TransferError,
+    WritePlan,
+    format_error,
+    wait_for_caller,
+)
 from thaw.cuda.digests import DeviceDigests, PendingDigests
-from thaw.seam.backend import Progress
-from thaw.seam.ordering import wait_for_caller
 
 from .joining import Joiner
 from .lanes import Lane, pump, transfer_errors
@@ -229,7 +240,7 @@ def _runs(piece: Piece, address: int) -> list[list[tuple[int, int]]]:
 
 def _address(source: Source) -> int:
     """Return where the source is in pinned memory as a whole, 0 where it is not."""
-    return getattr(source, "address", 0)
+    return source.locked_address() if isinstance(source, HasLockedPages) else 0
 
 
 def _device(extents: Sequence[Extent]) -> torch.device:

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from thaw_format.checksum import HostBuffer
 
-from thaw import Extent, TransferError
-from thaw.seam.backend import Progress
+from thaw import Extent, HostBuffer, Progress, TransferError
 
 from .pieces import Piece
 

@@ -6,9 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from thaw_format import Chunks
-
-from thaw import Extent, ReadPlan, WritePlan
+from thaw import Chunks, Extent, ReadPlan, WritePlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from thaw_format import Source, Target
 
-from thaw import Backend, Extent, ReadPlan, Support, Transfer, WritePlan
-from thaw.errors import TransferError, UnavailableBackendError
-from thaw.seam.backend import Progress
+from thaw import (
+    Backend,
+    Extent,
+    HasDescriptor,
+    Progress,
+    ReadPlan,
+    Source,
+    Support,
+    Target,
+    Transfer,
+    TransferError,
+    UnavailableBackendError,
+    WritePlan,
+)
 
 from . import probing, transfer
 from .devices import CudaDevice
@@ -53,6 +63,9 @@ class _KvikioBackend(Backend):
             return Support(False, obstacle)
         return Support(True, self.way, self.name)
 
+    def serves(self, source: Source) -> bool:
+        return isinstance(source, HasDescriptor)
+
     def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
         if not plan.extents:
             return Transfer(self.name)
@@ -73,8 +86,7 @@ class _KvikioBackend(Backend):
         return Transfer(self.name, digests=digests)
 
     def _fileno(self, file: Source | Target, extents: tuple[Extent, ...]) -> int:
-        fileno = getattr(file, "fileno", None)
-        if fileno is None:
+        if not isinstance(file, HasDescriptor):
             start, end = (extents[0].offset, extents[-1].end) if extents else (0, 0)
             raise TransferError(
                 f"backend {self.name!r} moves open files, not a {type(file).__name__}; "
@@ -83,8 +95,7 @@ class _KvikioBackend(Backend):
                 offset=start,
                 nbytes=end - start,
             )
-        fd: int = fileno()
-        return fd
+        return file.fileno()
 
     @contextmanager
     def _opened(

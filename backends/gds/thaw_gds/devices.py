@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from thaw.seam.ordering import wait_for_caller
+from thaw import wait_for_caller
 
 from .moves import Copy, Run
 

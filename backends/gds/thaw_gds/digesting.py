@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from thaw_format import Chunks, Digests, format_error
-
+from thaw import Chunks, Digests, format_error
 from thaw.cuda.joining import join
 
 

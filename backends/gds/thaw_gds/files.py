@@ -8,9 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from thaw_format import format_error
-
-from thaw.errors import TransferError
+from thaw import TransferError, format_error
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from thaw_format import Chunks
 
-from thaw.seam.plan import Extent, ReadPlan
+from thaw import Chunks, Extent, ReadPlan
 
 PAGE_NBYTES = 4096
+
 _DIRECT_NBYTES = 256 << 10
 
 

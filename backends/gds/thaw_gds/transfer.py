@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from thaw_format import Digests
 
-from thaw.seam.backend import Progress
-from thaw.seam.plan import ReadPlan, WritePlan
+from thaw import Digests, Progress, ReadPlan, WritePlan
 
 from .devices import CudaDevice, Pending
 from .digesting import ChunkDigests, check

@@ -8,13 +8,26 @@ from collections.abc import Sequence
 from typing import Literal, NoReturn, TypeAlias
 
 import torch
-from thaw_format import Chunks, Source, Target, format_error
 
-from thaw import Backend, Extent, ReadPlan, Support, Transfer, TransferError, WritePlan
+from thaw import (
+    Backend,
+    Chunks,
+    Extent,
+    HasDescriptor,
+    HasLockedPages,
+    Progress,
+    Read,
+    ReadPlan,
+    Source,
+    Support,
+    Target,
+    Transfer,
+    TransferError,
+    WritePlan,
+    format_error,
+    wait_for_caller,
+)
 from thaw.cuda import PTX
-from thaw.seam.backend import Progress
-from thaw.seam.ordering import wait_for_caller
-from thaw.seam.plan import Read
 
 from . import _native
 
@@ -71,6 +84,9 @@ class NativeBackend(Backend):
         if obstacle:
             return Support(False, obstacle)
         return Support(True, "parallel reads through page-locked memory", "device")
+
+    def serves(self, source: Source) -> bool:
+        return isinstance(source, HasDescriptor)
 
     def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
         return self._read([(source, plan)], progress)
@@ -174,19 +190,18 @@ def _ready(extents: Sequence[Extent]) -> int | None:
 
 def _pinned(source: Source) -> int | None:
     """Return the address of a source that lies in page-locked memory."""
-    return getattr(source, "address", None)
+    return source.locked_address() if isinstance(source, HasLockedPages) else None
 
 
 def _descriptor(file: Source | Target) -> int:
-    try:
-        return int(file.fileno())  # type: ignore[union-attr]
-    except AttributeError:
-        raise TransferError(
-            f"backend 'native' moves local files, not {type(file).__name__}",
-            path=file.path,
-            offset=0,
-            nbytes=0,
-        ) from None
+    if isinstance(file, HasDescriptor):
+        return file.fileno()
+    raise TransferError(
+        f"backend 'native' moves local files, not {type(file).__name__}",
+        path=file.path,
+        offset=0,
+        nbytes=0,
+    )
 
 
 def _triples(extents: Sequence[Extent]) -> list[tuple[int, int, int]]:
