@@ -34,7 +34,7 @@ from gauges import describe_machine
 from measures_thaw import undigested
 from thaw.bench.memory import PIECE_NBYTES, slots, transfer_buffer
 from thaw.bench.threads import move_pieces
-from thaw.restoring.plan import plan_arena
+from thaw.restoring.new_memory import plan_arena
 from thaw.seam.plan import Extent, ReadPlan
 
 _PIECE_NBYTES = 8 << 20

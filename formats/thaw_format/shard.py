@@ -36,6 +36,10 @@ class ShardFile(Snapshot):
 
     superblock: Superblock
 
+    @property
+    def payload_nbytes(self) -> int:
+        return self.superblock.section(PAYLOAD).nbytes
+
     @classmethod
     def of(cls, source: Source, superblock: Superblock, body: Manifest, digests: Digests) -> Self:
         """Combine the parts of a shard."""

@@ -132,6 +132,11 @@ class Snapshot:
     def file_nbytes(self) -> int:
         return sum(source.nbytes for source in self.sources)
 
+    @property
+    def payload_nbytes(self) -> int | None:
+        """The bytes of memory that hold all tensors as the file does; None where no file does."""
+        return None
+
     def tensors_at(self, source: int, start: int, end: int) -> list[str]:
         """Name the tensors with bytes in a range of a source."""
         return [

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
 
 import torch
-from thaw_format import ChecksumError, Snapshot, Source, as_integers, collector_paused
+from thaw_format import (
+    ChecksumError,
+    ShardFile,
+    Snapshot,
+    Source,
+    ThawError,
+    UnparsedShard,
+    as_integers,
+    collector_paused,
+)
 from torch import nn
 from torch.autograd.graph import increment_version
 
@@ -27,9 +36,9 @@ from ..tensors.unfilled import warn_of_unfilled
 from .damage import named
 from .into_targets import plan_into
 from .matching import Match, literal, match, select_names, with_new_memory
-from .new_memory import is_worth_it, restore_ahead
+from .new_memory import is_worth_it, plan_ahead, plan_arena, plan_payload
 from .own_storages import plan_own
-from .plan import RestorePlan, plan_arena
+from .plan import Made, RestorePlan
 
 Storages: TypeAlias = Literal["shared", "own"]
 """Whether new tensors are views of one allocation, or each storage is one of its own."""
@@ -47,6 +56,7 @@ def restore(
     strict: bool = True,
     rank: int | None = None,
     storages: Storages = "shared",
+    arena: torch.Tensor | None = None,
     progress: Progress | None = None,
 ) -> Restored:
     """Restore tensors, bit-identical, from a snapshot or checkpoint of any known format.
@@ -65,6 +75,9 @@ def restore(
             and which lives as long as one of them. With "own" each storage of the snapshot becomes
             one of its own, for `torch.save`, safetensors' `save_model` and what else looks at
             storages, and so that each tensor's memory is freed with it. Tied tensors stay tied.
+        arena: memory for all tensors, which become views of it: a contiguous 1-D uint8 tensor of
+            at least `thaw.open(path).payload_nbytes` bytes on any device, into which the payload
+            of a `.thaw` file goes as it is laid out. To be given alone.
         progress: called with the number of bytes just moved.
 
     Returns:
@@ -81,27 +94,65 @@ def restore(
         UnfilledWarning: the snapshot lacks buffers of a module to which nothing was written since
             it was made.
     """
+    _check_destination(into, device, storages, arena, names)
+    if isinstance(path, Snapshot):
+        if rank is not None:
+            raise TypeError("give rank= with a path: a snapshot that is open is that of one rank")
+        return _restore(path, into, device, backend, names, strict, storages, arena, progress)
+    found, place = recognize(path)
+    if into is None and names is None and rank is None and not isinstance(place, Path):
+        shard = found.open_unparsed(place)
+        if shard is not None:
+            with closing(shard.source):
+                if arena is not None or (storages == "shared" and is_worth_it(shard)):
+                    return _restore_ahead(shard, device, arena, backend, progress)
+                parsed = shard.parse()
+                return _restore(
+                    parsed, into, device, backend, names, strict, storages, arena, progress
+                )
+    with open_one(found, place, rank) as snapshot:
+        return _restore(snapshot, into, device, backend, names, strict, storages, arena, progress)
+
+
+def _check_destination(
+    into: nn.Module | Mapping[str, torch.Tensor] | None,
+    device: str | torch.device | None,
+    storages: Storages,
+    arena: torch.Tensor | None,
+    names: str | Sequence[str] | None,
+) -> None:
     if into is not None and device is not None:
         raise TypeError("give either into= or device=: tensors that are there have their device")
     if storages not in get_args(Storages):
         raise ValueError(f"storages is 'shared' or 'own', not {storages!r}")
     if into is not None and storages != "shared":
         raise TypeError("give either into= or storages=: tensors that are there have their storage")
-    if isinstance(path, Snapshot):
-        if rank is not None:
-            raise TypeError("give rank= with a path: a snapshot that is open is that of one rank")
-        return _restore(path, into, device, backend, names, strict, storages, progress)
-    found, place = recognize(path)
-    if into is None and names is None and rank is None and not isinstance(place, Path):
-        shard = found.open_unparsed(place)
-        if shard is not None:
-            with closing(shard.source):
-                if storages == "shared" and is_worth_it(shard):
-                    return restore_ahead(shard, device, backend, progress)
-                parsed = shard.parse()
-                return _restore(parsed, into, device, backend, names, strict, storages, progress)
-    with open_one(found, place, rank) as snapshot:
-        return _restore(snapshot, into, device, backend, names, strict, storages, progress)
+    if arena is None:
+        return
+    if into is not None or device is not None or storages != "shared" or names is not None:
+        raise TypeError(
+            "give arena= alone: it takes all tensors, as views of memory that is there already"
+        )
+
+
+def _restore_ahead(
+    shard: UnparsedShard,
+    device: str | torch.device | None,
+    arena: torch.Tensor | None,
+    backend: str | Backend,
+    progress: Progress | None,
+) -> Restored:
+    began = time.perf_counter()
+    where = arena.device if arena is not None else torch.device("cpu" if device is None else device)
+    # Before any memory is taken.
+    mover = select_backend(backend, "read", where, shard.source.path, (shard.source,))
+    plan = plan_ahead(shard, where) if arena is None else plan_payload(shard, arena)
+    return _since(began, Prepared.of(plan, mover).restore(progress))
+
+
+def _since(began: float, restored: Restored) -> Restored:
+    report = replace(restored.report, elapsed_s=time.perf_counter() - began)
+    return Restored(restored.tensors, report)
 
 
 def _restore(
@@ -112,9 +163,14 @@ def _restore(
     names: str | Sequence[str] | None,
     strict: bool,
     storages: Storages,
+    arena: torch.Tensor | None,
     progress: Progress | None,
 ) -> Restored:
     began = time.perf_counter()
+    if arena is not None:
+        if not isinstance(snapshot, ShardFile):
+            raise TypeError(f"a snapshot of format {snapshot.format!r} has no payload for arena=")
+        return _since(began, Prepared.of(plan_payload(snapshot, arena), backend).restore(progress))
     if into is None:
         where = torch.device("cpu" if device is None else device)
         # Before any memory is taken.
@@ -122,12 +178,11 @@ def _restore(
         with collector_paused():
             plan_new = plan_arena if storages == "shared" else plan_own
             plan = plan_new(snapshot, select_names(snapshot.tensors, names), where)
-        restored = Prepared.of(snapshot, plan, backend).restore(progress)
+        restored = Prepared.of(plan, backend).restore(progress)
     else:
         prepared = prepare(snapshot, into, backend, names=names, strict=strict)
         restored = prepared.restore(progress)
-    report = replace(restored.report, elapsed_s=time.perf_counter() - began)
-    return Restored(restored.tensors, report)
+    return _since(began, restored)
 
 
 def prepare(
@@ -147,7 +202,7 @@ def prepare(
         census = take_census(into)
         fit = with_new_memory(snapshot, match(snapshot, census, names, strict=strict), census)
         plan = plan_into(snapshot, fit.targets)
-    prepared = Prepared.of(snapshot, plan, backend, fit.kept)
+    prepared = Prepared.of(plan, backend, fit.kept)
     _check_twins(snapshot, plan, fit.targets, backend)
     unfilled = [name for name in fit.kept if name in census.optional]
     warn_of_unfilled(snapshot.path, census.tensors, unfilled, _TO_THE_CALLER)
@@ -165,7 +220,6 @@ class Prepared:
         fit: its tensors that are filled, and state that it has to be given.
     """
 
-    snapshot: Snapshot
     plan: RestorePlan
     movers: Mapping[torch.device, Backend]
     kept: tuple[str, ...]
@@ -173,19 +227,13 @@ class Prepared:
     fit: Match = field(default_factory=Match)
 
     @classmethod
-    def of(
-        cls,
-        snapshot: Snapshot,
-        plan: RestorePlan,
-        backend: str | Backend,
-        kept: tuple[str, ...] = (),
-    ) -> Self:
+    def of(cls, plan: RestorePlan, backend: str | Backend, kept: tuple[str, ...] = ()) -> Self:
         """Choose the backends of a plan."""
         movers = {
-            device: select_backend(backend, "read", device, snapshot.path, snapshot.sources)
+            device: select_backend(backend, "read", device, plan.path, plan.sources)
             for device in dict.fromkeys(device for _, device, _ in plan.reads)
         }
-        return cls(snapshot, plan, movers, kept)
+        return cls(plan, movers, kept)
 
     def restore(self, progress: Progress | None = None) -> Restored:
         """Move the bytes.
@@ -196,8 +244,9 @@ class Prepared:
         """
         began = time.perf_counter()
         with ThreadPoolExecutor(1, "thaw-views") as pool:
-            tensors = pool.submit(self.plan.tensors)
-            transfers = self._move(progress)
+            making = pool.submit(self.plan.make)
+            transfers = self._move(making, progress)
+        made = making.result()
         for copy in self.plan.copies:
             copy_exactly(copy)
         # What torch computed of these, and keeps for gradients, is of other values.
@@ -205,30 +254,34 @@ class Prepared:
         if isinstance(self.target, nn.Module):
             settle(self.target, self.fit.given())
         report = RestoreReport(
-            path=self.snapshot.path,
-            nbytes=self.plan.nbytes,
+            path=made.snapshot.path,
+            nbytes=made.nbytes,
             elapsed_s=time.perf_counter() - began,
-            tensors=self.plan.count,
+            tensors=len(made.tensors),
             backend=_joined(mover.name for mover in self.movers.values()) or "none",
             path_ran=_joined(transfer.path for transfer in transfers) or "none",
             chunks_checked=sum(transfer.chunks_checked for transfer in transfers),
             staged=len(self.plan.copies),
             kept=self.kept,
         )
-        return Restored(tensors.result(), report)
+        return Restored(made.tensors, report)
 
-    def _move(self, progress: Progress | None) -> list[Transfer]:
+    def _move(self, making: Future[Made], progress: Progress | None) -> list[Transfer]:
         transfers: list[Transfer] = []
         for device, mover in self.movers.items():
             reads = [
-                (self.snapshot.sources[source], read)
+                (self.plan.sources[source], read)
                 for source, where, read in self.plan.reads
                 if where == device
             ]
             try:
                 transfers += mover.read_all(reads, progress=progress)
-            except ChecksumError as error:
-                raise named(self.snapshot, error) from None
+            except ThawError as error:
+                # What the manifest breaks, if it is parsed only now, comes first.
+                snapshot = making.result().snapshot
+                if isinstance(error, ChecksumError):
+                    raise named(snapshot, error) from None
+                raise
         return transfers
 
 

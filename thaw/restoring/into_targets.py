@@ -24,7 +24,7 @@ from ..tensors.arena import allocate
 from ..tensors.elements import Copy
 from ..tensors.strides import apart, covers, distinct, expanded, normal
 from .in_place import plan_singles
-from .plan import RestorePlan, plan_reads
+from .plan import Made, RestorePlan, plan_reads
 
 
 def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> RestorePlan:
@@ -57,7 +57,8 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     nbytes = sum(extent.nbytes for _, extent in extents)
     reads = plan_reads(snapshot, extents)
     pairs = tuple((name, owner) for cluster, owner in twins.items() for name in cluster.names)
-    return RestorePlan(nbytes, reads, len(targets), lambda: targets, tuple(copies), pairs)
+    made = Made(snapshot, targets, nbytes)
+    return RestorePlan(snapshot.path, snapshot.sources, reads, lambda: made, tuple(copies), pairs)
 
 
 def _check_apart(layout: Layout) -> None:

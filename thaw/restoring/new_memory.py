@@ -1,43 +1,45 @@
-"""Restores that read the payload while the manifest is parsed.
+"""Plans that read many storages into one allocation, and hand out views of it.
 
-The payload is itself an arena of tensors (specification, STO-1), and the superblock says where it
-lies. Of thousands of tensors the manifest takes a good part of the time that their bytes take.
+The payload of a `.thaw` file is itself an arena of its tensors (specification, STO-1), and the
+superblock says where it lies: it can be read while the manifest is parsed, which of thousands of
+tensors takes a good part of the time that their bytes take.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import torch
 from thaw_format import (
     STORAGE_ALIGNMENT,
-    ChecksumError,
+    Digests,
     ShardFile,
-    ThawError,
+    Snapshot,
+    Source,
     UnparsedShard,
     Viewer,
+    align,
     collector_paused,
 )
 
-from ..plugins.choosing import select_backend
-from ..reports import Restored, RestoreReport
-from ..seam.backend import Backend, Progress
+from ..errors import MismatchError
 from ..seam.plan import Extent, ReadPlan
 from ..tensors.arena import allocate
-from .damage import named
+from .plan import Made, RestorePlan, plan_reads
 
+_MAX_GAP_NBYTES = 4096
 _WORTH_NBYTES = 1 << 20
 """Parsing a smaller manifest takes too little time to be hidden."""
 _SMALL_NBYTES = 4 << 20
 """Gaps of so many bytes together are of no account."""
+_ELEMENT_ALIGNMENT = 16
+"""Of the widest elements."""
 _STORAGE_NBYTES = re.compile(rb'"nbytes"\s*:\s*(\d{1,16})')
 """What says in a manifest how large a storage is. In a name or a text its quotes are escaped."""
-_Views: TypeAlias = tuple[ShardFile, Mapping[str, torch.Tensor], int]
-"""What the manifest says, its tensors, and the bytes of their storages."""
+_Span: TypeAlias = tuple[int, int, int, int]
+"""A storage's source, its offset there, its bytes, and its index."""
 
 
 def is_worth_it(shard: UnparsedShard) -> bool:
@@ -54,62 +56,123 @@ def is_worth_it(shard: UnparsedShard) -> bool:
     return gaps_nbytes <= max(_SMALL_NBYTES, payload_nbytes // 8)
 
 
-def restore_ahead(
-    shard: UnparsedShard,
-    device: str | torch.device | None,
-    backend: str | Backend,
-    progress: Progress | None,
-) -> Restored:
-    """Restore all tensors of a file to new memory.
+def plan_ahead(shard: UnparsedShard, device: torch.device) -> RestorePlan:
+    """Plan to read the payload as it is laid out, while its manifest is parsed."""
+    return plan_payload(shard, allocate(shard.digests.chunks.nbytes, device))
+
+
+def plan_payload(shard: UnparsedShard | ShardFile, arena: torch.Tensor) -> RestorePlan:
+    """Plan to read the payload as it is laid out into memory that is there.
+
+    Args:
+        arena: a contiguous 1-D uint8 tensor that holds the payload, and maybe more.
 
     Raises:
-        FormatError, BackendError: as of `thaw.restore`; of several errors that which opening the
-            file would have found.
+        MismatchError: it is none, too small, or not aligned to the widest elements.
     """
-    where = torch.device("cpu" if device is None else device)
-    mover = select_backend(backend, "read", where, shard.source.path, (shard.source,))
-    return _restore(shard, where, mover, progress)
+    source, digests = _payload(shard)
+    chunks = digests.chunks
+    memory = _fitting(arena, chunks.nbytes)
+    extents = (Extent(chunks.offset, memory),) if chunks.nbytes else ()
+    reads = ((0, memory.device, ReadPlan(extents, digests)),) if extents else ()
+
+    def make() -> Made:
+        snapshot = shard.parse() if isinstance(shard, UnparsedShard) else shard
+        return view_payload(snapshot, memory)
+
+    return RestorePlan(source.path, (source,), reads, make)
 
 
-def _restore(
-    shard: UnparsedShard, device: torch.device, mover: Backend, progress: Progress | None
-) -> Restored:
-    began = time.perf_counter()
-    chunks = shard.digests.chunks
-    arena = allocate(chunks.nbytes, device)
-    plan = ReadPlan((Extent(chunks.offset, arena),), shard.digests)
-    # The bytes move in this thread, which is the one that an interrupt ends.
-    with ThreadPoolExecutor(1, "thaw-manifest") as pool:
-        views: Future[_Views] = pool.submit(_parse, shard, arena)
-        try:
-            transfer = mover.read(shard.source, plan, progress=progress)
-        except ThawError as error:
-            snapshot, *_ = views.result()
-            if isinstance(error, ChecksumError):
-                raise named(snapshot, error) from None
-            raise
-        snapshot, tensors, nbytes = views.result()
-    report = RestoreReport(
-        path=snapshot.path,
-        nbytes=nbytes,
-        elapsed_s=time.perf_counter() - began,
-        tensors=len(tensors),
-        backend=mover.name,
-        path_ran=transfer.path,
-        chunks_checked=transfer.chunks_checked,
-    )
-    return Restored(tensors, report)
-
-
-def _parse(shard: UnparsedShard, arena: torch.Tensor) -> _Views:
-    """Parse the manifest and view every tensor, whose bytes may still be on their way."""
+def view_payload(snapshot: ShardFile, memory: torch.Tensor) -> Made:
+    """View every tensor in memory that holds the payload, or will."""
+    viewed = {spec.storage for spec in snapshot.tensors.values()}
+    start = _payload(snapshot)[1].chunks.offset
     with collector_paused():
-        snapshot = shard.parse()
-        starts = [storage.offset - shard.digests.chunks.offset for storage in snapshot.storages]
-        viewer = Viewer(arena)
+        starts = [storage.offset - start for storage in snapshot.storages]
+        viewer = Viewer(memory)
         views = {
             name: viewer.view(spec, starts[spec.storage] + spec.offset)
             for name, spec in snapshot.tensors.items()
         }
-        viewed = {spec.storage for spec in snapshot.tensors.values()}
-        return snapshot, views, sum(snapshot.storages[index].nbytes for index in viewed)
+    return Made(snapshot, views, sum(snapshot.storages[index].nbytes for index in viewed))
+
+
+def _payload(shard: UnparsedShard | ShardFile) -> tuple[Source, Digests]:
+    if isinstance(shard, UnparsedShard):
+        return shard.source, shard.digests
+    (source,), (digests,) = shard.sources, shard.digests
+    assert digests is not None
+    return source, digests
+
+
+def _fitting(arena: torch.Tensor, nbytes: int) -> torch.Tensor:
+    if arena.dtype is not torch.uint8 or arena.ndim != 1 or not arena.is_contiguous():
+        raise MismatchError(
+            f"arena is {arena.dtype} {tuple(arena.shape)}, expected a contiguous 1-D uint8 tensor"
+        )
+    if arena.numel() < nbytes:
+        raise MismatchError(f"arena has {arena.numel()} bytes, and the payload {nbytes}")
+    if arena.data_ptr() % _ELEMENT_ALIGNMENT or arena.storage_offset() % _ELEMENT_ALIGNMENT:
+        raise MismatchError(f"arena does not begin at a multiple of {_ELEMENT_ALIGNMENT} bytes")
+    return arena[:nbytes]
+
+
+def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:
+    """Plan to read tensors into one new allocation, and to hand out views of it."""
+    specs = [snapshot.tensors[name] for name in names]
+    spans = _spans(snapshot, {spec.storage for spec in specs})
+    starts, end = _place(spans)
+    arena = allocate(end, device)
+    start_of = {index: start for (_, _, _, index), start in zip(spans, starts, strict=True)}
+
+    def make() -> Made:
+        viewer = Viewer(arena)
+        with collector_paused():
+            views = {
+                name: viewer.view(spec, start_of[spec.storage] + spec.offset)
+                for name, spec in zip(names, specs, strict=True)
+            }
+        return Made(snapshot, views, sum(nbytes for _, _, nbytes, _ in spans))
+
+    reads = plan_reads(snapshot, _runs(spans, starts, arena))
+    return RestorePlan(snapshot.path, snapshot.sources, reads, make)
+
+
+def _spans(snapshot: Snapshot, indices: Iterable[int]) -> list[_Span]:
+    """List storages in the order of the files."""
+    storages = snapshot.storages
+    return sorted(
+        (storage.source, storage.offset, storage.nbytes, index)
+        for index in indices
+        for storage in (storages[index],)
+    )
+
+
+def _place(spans: Iterable[_Span]) -> tuple[list[int], int]:
+    """Find a place in an arena for each storage; those that are close in the file stay so."""
+    starts: list[int] = []
+    end, before, after = 0, -1, 0
+    for source, offset, nbytes, _ in spans:
+        gap = offset - after if source == before else _MAX_GAP_NBYTES
+        start = end + gap
+        if not 0 <= gap < _MAX_GAP_NBYTES or start % STORAGE_ALIGNMENT:
+            start = align(end, STORAGE_ALIGNMENT)
+        starts.append(start)
+        end, before, after = start + nbytes, source, offset + nbytes
+    return starts, end
+
+
+def _runs(
+    spans: Iterable[_Span], starts: Iterable[int], arena: torch.Tensor
+) -> list[tuple[int, Extent]]:
+    """Join storages that keep their distance."""
+    runs: list[list[int]] = []
+    distance: tuple[int, int] | None = None
+    for (source, offset, nbytes, _), start in zip(spans, starts, strict=True):
+        if not nbytes:
+            continue
+        if (source, offset - start) != distance:
+            distance = source, offset - start
+            runs.append([source, offset, start, 0])
+        runs[-1][3] = start + nbytes
+    return [(source, Extent(offset, arena[start:end])) for source, offset, start, end in runs]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from thaw_format import Snapshot, Viewer, collector_paused
 
 from ..seam.plan import Extent
 from ..tensors.arena import allocate_exactly
-from .plan import RestorePlan, plan_reads
+from .plan import Made, RestorePlan, plan_reads
 
 
 def plan_own(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:
@@ -19,15 +19,15 @@ def plan_own(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> 
     storages = {index: snapshot.storages[index] for index in used}
     memory = {i: allocate_exactly(each.nbytes, device) for i, each in storages.items()}
 
-    def views() -> Mapping[str, torch.Tensor]:
+    def make() -> Made:
         viewers = {index: Viewer(each) for index, each in memory.items()}
         with collector_paused():
-            return {n: viewers[spec.storage].view(spec, spec.offset) for n, spec in specs.items()}
+            views = {n: viewers[spec.storage].view(spec, spec.offset) for n, spec in specs.items()}
+        return Made(snapshot, views, sum(each.nbytes for each in storages.values()))
 
     extents = [
         (each.source, Extent(each.offset, memory[index]))
         for index, each in storages.items()
         if each.nbytes
     ]
-    nbytes = sum(each.nbytes for each in storages.values())
-    return RestorePlan(nbytes, plan_reads(snapshot, extents), len(names), views)
+    return RestorePlan(snapshot.path, snapshot.sources, plan_reads(snapshot, extents), make)

@@ -136,17 +136,18 @@ class PinnedSnapshot:
         names: str | Sequence[str] | None = None,
         strict: bool = True,
         storages: Storages = "shared",
+        arena: torch.Tensor | None = None,
         progress: Progress | None = None,
     ) -> Restored:
         """Restore tensors; arguments, result and errors are those of `thaw.restore`.
 
-        Without `into` and `device`, new tensors go to the device that was named to `thaw.pin`.
+        Without `into`, `device` and `arena`, tensors go to the device that was named to `thaw.pin`.
 
         Raises:
             MismatchError: the path names another file by now, or none, or the file was written to.
             ValueError: it is closed.
         """
-        if into is None and device is None:
+        if into is None and device is None and arena is None:
             device = self.device
         with self.in_use() as snapshot:
             return restore(
@@ -157,6 +158,7 @@ class PinnedSnapshot:
                 names=names,
                 strict=strict,
                 storages=storages,
+                arena=arena,
                 progress=progress,
             )
 

@@ -110,7 +110,7 @@ class Agent:
             raise ThawError("no restore was prepared")
         (prepared, stack), self.prepared = self.prepared, None
         with stack:
-            path = prepared.tensors.snapshot.path
+            path = prepared.tensors.plan.path
             # Whatever happens from here on: only a restore that ends well clears it.
             self.broken = f"a restore from {path} did not end well"
             report = prepared.restore()
