@@ -1,25 +1,38 @@
-"""Freeze and restore vLLM engines: `load_format="thaw"`, and engines at work."""
+"""Freeze and restore vLLM engines: `load_format="thaw"`, and engines at work.
+
+`freeze_model_tp`, `restore_model_tp`, `pin_model_tp` and `unpin_model_tp` are other names of
+`freeze_engine`, `restore_engine`, `pin_engine` and `unpin_engine`.
+"""
 
 from thaw.vllm.engine import (
     EngineComparison,
     EngineReport,
     freeze,
-    freeze_model_tp,
+    freeze_engine,
     load,
-    pin_model_tp,
-    restore_model_tp,
-    unpin_model_tp,
+    pin_engine,
+    restore_engine,
+    unpin_engine,
     verify,
 )
+
+freeze_model_tp = freeze_engine
+restore_model_tp = restore_engine
+pin_model_tp = pin_engine
+unpin_model_tp = unpin_engine
 
 __all__ = [
     "EngineComparison",
     "EngineReport",
     "freeze",
+    "freeze_engine",
     "freeze_model_tp",
     "load",
+    "pin_engine",
     "pin_model_tp",
+    "restore_engine",
     "restore_model_tp",
+    "unpin_engine",
     "unpin_model_tp",
     "verify",
 ]

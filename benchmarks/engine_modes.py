@@ -43,7 +43,7 @@ def _default(llm: Any, snapshot: str) -> dict[str, Any]:
     import thaw_vllm
 
     said = {"decoded": decode(llm, _TOKENS)}
-    thaw_vllm.freeze_model_tp(llm, snapshot)
+    thaw_vllm.freeze_engine(llm, snapshot)
     return said
 
 
@@ -52,7 +52,7 @@ def _graphs(llm: Any, snapshot: str) -> dict[str, Any]:
     import thaw_vllm
 
     said: dict[str, Any] = {"loaded": decode(llm, _TOKENS)}
-    thaw_vllm.restore_model_tp(llm, snapshot)
+    thaw_vllm.restore_engine(llm, snapshot)
     return said | {"restored in place": decode(llm, _TOKENS)}
 
 
@@ -67,7 +67,7 @@ def _sleep(llm: Any, snapshot: str) -> dict[str, Any]:
     llm.sleep(level=2)
     said["a restore is refused while it sleeps"] = _is_refused(llm, snapshot)
     llm.wake_up(tags=["weights"])
-    thaw_vllm.restore_model_tp(llm, snapshot)
+    thaw_vllm.restore_engine(llm, snapshot)
     llm.wake_up(tags=["kv_cache"])
     said["after a sleep of level 2 and a restore"] = decode(llm, _TOKENS)
     return said
@@ -78,7 +78,7 @@ def _is_refused(llm: Any, snapshot: str) -> bool:
     import thaw_vllm
 
     try:
-        thaw_vllm.restore_model_tp(llm, snapshot)
+        thaw_vllm.restore_engine(llm, snapshot)
     except thaw.ThawError as error:
         return "the engine sleeps" in str(error)
     return False

@@ -134,7 +134,7 @@ class Bench:
             self.places.snapshot.unlink(missing_ok=True)
             if self.places.on_disk:
                 write_plainly(self.places.snapshot.parent, self.device, nbytes, "buffered", plain)
-            report = thaw_vllm.freeze_model_tp(llm, self.places.snapshot)
+            report = thaw_vllm.freeze_engine(llm, self.places.snapshot)
             row["samples_s"].append(report.elapsed_s)
             row |= {"nbytes": report.nbytes, "tensors": report.tensors}
         self.rows.append(row)
@@ -146,16 +146,16 @@ class Bench:
         row: Row = {"shape": self.shape, "way": f"hot/{way}", "samples_s": [], "moving_s": []}
         if pinned:
             began = time.perf_counter()
-            thaw_vllm.pin_model_tp(llm, path)
+            thaw_vllm.pin_engine(llm, path)
             row["pinning_s"] = time.perf_counter() - began
         for _ in range(times):
             began = time.perf_counter()
-            report = thaw_vllm.restore_model_tp(llm, path)
+            report = thaw_vllm.restore_engine(llm, path)
             row["samples_s"].append(time.perf_counter() - began)
             row["moving_s"].append(report.elapsed_s)
             row["nbytes"] = report.nbytes
         if pinned:
-            thaw_vllm.unpin_model_tp(llm, path)
+            thaw_vllm.unpin_engine(llm, path)
         row["equal"] = self.is_equal(llm)
         row["differences"] = list(thaw_vllm.verify(llm, path).differences)
         self.rows.append(row)

@@ -29,21 +29,21 @@ def _drop_weights(_: Any, folder: str) -> None:
 def _freeze(llm: Any, path: str) -> dict[str, Any]:
     import thaw_vllm
 
-    report = thaw_vllm.freeze_model_tp(llm, path)
+    report = thaw_vllm.freeze_engine(llm, path)
     return {"nbytes": report.nbytes, "moving_s": report.elapsed_s, "tensors": report.tensors}
 
 
 def _restore(llm: Any, path: str) -> dict[str, Any]:
     import thaw_vllm
 
-    report = thaw_vllm.restore_model_tp(llm, path)
+    report = thaw_vllm.restore_engine(llm, path)
     return {"nbytes": report.nbytes, "moving_s": report.elapsed_s}
 
 
 def _pin(llm: Any, path: str) -> None:
     import thaw_vllm
 
-    thaw_vllm.pin_model_tp(llm, path)
+    thaw_vllm.pin_engine(llm, path)
 
 
 def _verify(llm: Any, path: str) -> dict[str, Any]:

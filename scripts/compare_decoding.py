@@ -130,7 +130,7 @@ def _default(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
         decoded = decode(llm, tokens)
         if case.kind == "processed":
             # This is how kernels are verified.
-            report = thaw_vllm.freeze_model_tp(llm, snapshot, allow_unverified=True)
+            report = thaw_vllm.freeze_engine(llm, snapshot, allow_unverified=True)
     finally:
         stop(llm)
     if case.kind != "processed":
@@ -159,7 +159,7 @@ def _thaw(case: Case, snapshot: Path, tokens: int) -> dict[str, Any]:
         decoded, again, differences = decode(llm, tokens), list[Any](), list[str]()
         if case.kind == "processed":
             differences += thaw_vllm.verify(llm, snapshot).differences
-            thaw_vllm.restore_model_tp(llm, snapshot)
+            thaw_vllm.restore_engine(llm, snapshot)
             again.append(decode(llm, tokens))
     finally:
         stop(llm)

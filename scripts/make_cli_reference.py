@@ -82,8 +82,13 @@ def _command(command: Any) -> Iterator[str]:
     usage += [f"{min(each.opts, key=len)} {each.metavar}" for each in needed]
     yield f"    {' '.join([*usage, '[OPTIONS]'])}"
     yield str(command.help)
-    yield _table(("parameter", "meaning"), map(_parameter, command.params))
+    yield _table(("parameter", "meaning"), map(_parameter, _shown(command)))
     yield f"With `--json` it prints {_type(OUTPUTS[command.name], article=True)}."
+
+
+def _shown(command: Any) -> list[Any]:
+    """Leave out options by the names that they had before."""
+    return [each for each in command.params if not getattr(each, "hidden", False)]
 
 
 def _parameter(parameter: Any) -> tuple[str, str]:

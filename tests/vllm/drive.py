@@ -157,12 +157,12 @@ class Steps:
     def freeze_live(self, path: str, **options: Any) -> dict[str, Any]:
         import thaw_vllm
 
-        return _said(thaw_vllm.freeze_model_tp(self._llm, path, **options))
+        return _said(thaw_vllm.freeze_engine(self._llm, path, **options))
 
     def restore_live(self, path: str, **options: Any) -> dict[str, Any]:
         import thaw_vllm
 
-        return _said(thaw_vllm.restore_model_tp(self._llm, path, **options))
+        return _said(thaw_vllm.restore_engine(self._llm, path, **options))
 
     def restore_running(self, path: str, **options: Any) -> dict[str, str]:
         """Restore from another thread while the engine decodes; return what both raised, if so."""

@@ -91,7 +91,7 @@ class Layer(nn.Module):
 
 def freeze(path: Path, method: object, **options: Any) -> Path:
     layer = nn.Sequential(Layer(method, seed=1))
-    freeze_state(layer, path, kind="processed", identity={}, shard=thaw.Shard(), **options)
+    freeze_state(layer, path, stage="processed", identity={}, shard=thaw.Shard(), **options)
     return path
 
 
@@ -189,7 +189,7 @@ def test_what_running_changes_is_no_difference(tmp_path: Path) -> None:
         note_when_loaded(Loader)
     ran, fresh = (DerivedLoader().load_model(UnquantizedLinearMethod()) for _ in range(2))
     ran.quant_method.world_size = 1  # type: ignore[union-attr]
-    freeze_state(ran, tmp_path / "a.thaw", kind="processed", identity={}, shard=thaw.Shard())
+    freeze_state(ran, tmp_path / "a.thaw", stage="processed", identity={}, shard=thaw.Shard())
     with thaw.open(tmp_path / "a.thaw") as snapshot:
         prepare_state(fresh, snapshot)
     note_kernels(ran)
@@ -278,7 +278,7 @@ def test_until_weights_come_their_place_holds_what_harms_nobody() -> None:
 def test_parameters_take_the_layout_of_what_was_processed(tmp_path: Path) -> None:
     layer, other = Layer(UnquantizedLinearMethod(), seed=1), Layer(UnquantizedLinearMethod())
     layer.weight = nn.Parameter(torch.arange(8).view(2, 4).t(), requires_grad=False)
-    freeze_state(layer, tmp_path / "a.thaw", kind="processed", identity={}, shard=thaw.Shard())
+    freeze_state(layer, tmp_path / "a.thaw", stage="processed", identity={}, shard=thaw.Shard())
     with thaw.open(tmp_path / "a.thaw") as snapshot:
         take_layout(other, snapshot)
         assert (other.weight.dtype, other.weight.stride()) == (torch.int64, (1, 4))

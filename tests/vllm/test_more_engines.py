@@ -25,20 +25,20 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 MODES: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
     "float32, two ranks": {"dtype": "float32", **TWO},
-    "processed, two ranks": {"kind": "processed", **TWO},
+    "processed, two ranks": {"stage": "processed", **TWO},
 }
 
 
 def _mode(label: str, options: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Freeze and load in a way of its own, beside what the default loader does."""
-    kind = options.get("kind", "loaded")
-    engine = {key: value for key, value in options.items() if key != "kind"} | UNPACKED
+    stage = options.get("stage", "loaded")
+    engine = {key: value for key, value in options.items() if key != "stage"} | UNPACKED
     path = f"{label}.thaw"
     return [
         (f"{label}: default", "start", {"model": "llama", **engine}),
         (f"{label}: expected", "decode", {}),
         (f"{label}: default stopped", "stop", {}),
-        (f"{label}: frozen", "freeze", {"model": "llama", "path": path, "kind": kind, **engine}),
+        (f"{label}: frozen", "freeze", {"model": "llama", "path": path, "stage": stage, **engine}),
         (
             f"{label}: loaded",
             "load",

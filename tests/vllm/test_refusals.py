@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import thaw
+from thaw.vllm.weights.identity import stage_of
 from thaw.vllm.weights.state import take_state
 from thaw.vllm.weights.transfer import freeze_state
 from thaw.vllm.worker import thaw as ask
@@ -25,7 +27,7 @@ class CPUDNNLGEMMHandler:
 
 
 def freeze(model: nn.Module, path: Any) -> None:
-    wish: dict[str, Any] = {"kind": "processed", "identity": {}, "shard": thaw.Shard()}
+    wish: dict[str, Any] = {"stage": "processed", "identity": {}, "shard": thaw.Shard()}
     freeze_state(model, path, **wish, allow_unverified=True)
 
 
@@ -103,3 +105,17 @@ def test_why_a_worker_could_not_freeze_reaches_who_asked(monkeypatch: pytest.Mon
         "error": "OSError",
         "message": "[Errno 28] No space left on device: 'a.thaw'",
     }
+
+
+def test_the_old_word_for_the_stage_of_weights_still_counts(tmp_path: Path) -> None:
+    from thaw.vllm.engine import _stage
+
+    assert (_stage(None, None), _stage("processed", None)) == ("loaded", "processed")
+    with pytest.warns(DeprecationWarning, match="stage="):
+        assert _stage(None, "processed") == "processed"
+    with pytest.raises(TypeError, match="either"):
+        _stage("loaded", "loaded")
+    path = tmp_path / "a.thaw"
+    thaw.freeze({"a": torch.ones(1)}, path, metadata={"vllm": {"kind": "processed"}})
+    with thaw.open(path) as snapshot:
+        assert stage_of(snapshot) == "processed"

@@ -22,7 +22,7 @@ from thaw.vllm.worker import thaw as ask
 
 IDENTITY = {"model": "Made", "dtype": "float32", "vllm": "1.2.3"}
 PROCESSED: dict[str, Any] = {
-    "kind": "processed",
+    "stage": "processed",
     "identity": IDENTITY,
     "shard": thaw.Shard(),
     "allow_unverified": True,
@@ -59,7 +59,7 @@ def model(seed: int) -> nn.Module:
 
 
 def frozen(path: Path, seed: int = 1) -> Path:
-    freeze_state(model(seed), path, kind="loaded", identity=IDENTITY, shard=thaw.Shard())
+    freeze_state(model(seed), path, stage="loaded", identity=IDENTITY, shard=thaw.Shard())
     return path
 
 
@@ -179,7 +179,7 @@ def test_a_table_made_of_the_configuration_is_left_as_the_engine_made_it(tmp_pat
 def test_a_table_made_of_weights_is_loaded_as_it_was_frozen(tmp_path: Path) -> None:
     ran = nn.Sequential(Rotary(of_weights=True)).to(torch.bfloat16)
     path = tmp_path / "a.thaw"
-    freeze_state(ran, path, kind="processed", identity=IDENTITY, shard=thaw.Shard())
+    freeze_state(ran, path, stage="processed", identity=IDENTITY, shard=thaw.Shard())
     with thaw.open(path) as snapshot:
         built: Any = nn.Sequential(Rotary(of_weights=True))
         built[0].cos_coef.data = built[0].cos_coef.data.to(torch.bfloat16)
@@ -211,7 +211,7 @@ def test_memory_for_a_batch_is_no_state(
 ) -> None:
     one, other = kind(2048), kind(4096)
     path = tmp_path / "a.thaw"
-    freeze_state(one, path, kind="loaded", identity=IDENTITY, shard=thaw.Shard())
+    freeze_state(one, path, stage="loaded", identity=IDENTITY, shard=thaw.Shard())
     other.deepstack_input_embeds[0].fill_(7)
     with thaw.open(path) as snapshot:
         assert snapshot.tensors.keys() == {"linear.weight", "linear.bias"} | names

@@ -58,21 +58,22 @@ def freeze(
             show_default=False,
         ),
     ] = None,
-    kind: Annotated[
+    stage: Annotated[
         str | None,
         typer.Option(
-            "--kind",
-            metavar="KIND",
+            "--stage",
+            metavar="STAGE",
             help="With --model: `loaded`, the weights before vLLM processes them, which is the "
             "default; or `processed`, what processing made of them.",
             show_default=False,
         ),
     ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", hidden=True)] = None,
     allow_unverified: Annotated[
         bool | None,
         typer.Option(
             "--allow-unverified",
-            help="With --kind processed: freeze what kernels made of weights that were never "
+            help="With --stage processed: freeze what kernels made of weights that were never "
             "compared with a snapshot.",
             show_default=False,
         ),
@@ -98,6 +99,7 @@ def freeze(
         from .moving import Move, move
 
         engine: dict[str, object] = {
+            "--stage": stage,
             "--kind": kind,
             "--tensor-parallel-size": tensor_parallel_size,
             "--allow-unverified": allow_unverified,
@@ -111,7 +113,12 @@ def freeze(
         _refuse_given({"--names": names}, "goes with SOURCE only", context)
         options = context.args
         allowed = bool(allow_unverified)
-        wish = Wish(model, out, kind or "loaded", tensor_parallel_size, backend, allowed, options)
+        if stage is not None and kind is not None:
+            raise UsageError("give either --stage or --kind, its old name", context)
+        if kind is not None:
+            output.warn("--kind is called --stage now")
+        chosen = stage or kind or "loaded"
+        wish = Wish(model, out, chosen, tensor_parallel_size, backend, allowed, options)
         freeze_model(wish, output)
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 import thaw
 from thaw.plugins.endings import check_ending
 from thaw.plugins.host import registry
-from thaw.vllm.weights.identity import KINDS
+from thaw.vllm.weights.identity import STAGES
 
 from .drawing import plain, say, verdict
 from .errors import EngineError, MissingEngineError, UsageError
@@ -47,7 +47,7 @@ class Wish:
 
     model: str
     destination: Path
-    kind: str
+    stage: str
     tensor_parallel_size: int | None
     backend: str
     allow_unverified: bool
@@ -73,9 +73,9 @@ def freeze_model(wish: Wish, output: Output) -> None:
 def _check(wish: Wish) -> None:
     """Find out what is wrong before vLLM is imported, which takes long."""
     known = ("auto", *registry().backends)
-    if wish.kind not in KINDS:
-        words = " or ".join(KINDS)
-        raise typer.BadParameter(f"{wish.kind!r} is not {words}", param_hint="--kind")
+    if wish.stage not in STAGES:
+        words = " or ".join(STAGES)
+        raise typer.BadParameter(f"{wish.stage!r} is not {words}", param_hint="--stage")
     if wish.backend not in known:
         raise thaw.UnknownBackendError(wish.backend, known)
     check_ending(wish.destination, "thaw")
@@ -96,7 +96,7 @@ def _freeze(wish: Wish, output: Output) -> EngineReport:
     engine.setdefault("use_tqdm_on_load", output.shows_progress)
     return freeze(
         path=wish.destination,
-        kind=wish.kind,
+        stage=wish.stage,
         backend=wish.backend,
         allow_unverified=wish.allow_unverified,
         **engine,
@@ -161,7 +161,8 @@ def _document(wish: Wish, report: EngineReport, total_s: float) -> FrozenModelJS
     return {
         "model": wish.model,
         "destination": str(out),
-        "kind": wish.kind,
+        "stage": wish.stage,
+        "kind": wish.stage,
         "files": [str(file) for file in files],
         "ranks": report.ranks,
         "tensors": report.tensors,

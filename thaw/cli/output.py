@@ -43,6 +43,11 @@ class Output:
         with progress_bar(what, expected) as advance:
             yield advance
 
+    def warn(self, message: str) -> None:
+        """Say something on standard error that is no error."""
+        if not self.quiet and sys.stderr is not None:
+            print(f"warning: {message}", file=sys.stderr)
+
     def emit(
         self,
         document: Mapping[str, object] | Sequence[Mapping[str, object]],

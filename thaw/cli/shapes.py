@@ -85,7 +85,8 @@ class FrozenModelJSON(TypedDict):
 
     model: Annotated[str, "as given"]
     destination: str
-    kind: Annotated[str, "`loaded` or `processed`"]
+    stage: Annotated[str, "`loaded` or `processed`"]
+    kind: Annotated[str, "the same; the name that `stage` had before"]
     files: Annotated[list[str], "paths of the files written"]
     ranks: Annotated[int, "how many"]
     tensors: Annotated[int, "how many, of all ranks"]

@@ -14,7 +14,7 @@ from ..plugins.opening import open_snapshot
 from ..restoring.pinning import PinnedSnapshot, pin
 from .answers import REPORT, Answer, answering
 from .readiness import check_alone, check_awake
-from .weights.identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
+from .weights.identity import LOADED, PROCESSED, check_identity, identify, rank_shard, stage_of
 from .weights.scratch import clear_scratch
 from .weights.transfer import PreparedState, compare_state, freeze_state, prepare_state
 
@@ -62,7 +62,7 @@ class Agent:
         report = freeze_state(
             self._worker.get_model(),
             path,
-            kind=PROCESSED,
+            stage=PROCESSED,
             identity=self._identity(),
             shard=rank_shard(self._worker.vllm_config, self._worker.rank),
             snapshot_id=snapshot_id,
@@ -92,11 +92,11 @@ class Agent:
             )
         with ExitStack() as stack:
             snapshot = stack.enter_context(self._opened(path))
-            kind = kind_of(snapshot)
-            if kind != PROCESSED:
+            stage = stage_of(snapshot)
+            if stage != PROCESSED:
                 raise ThawError(
-                    f"{path} is a {kind!r} snapshot, taken before vLLM processed the weights; a "
-                    f"live engine takes {PROCESSED!r} ones, which thaw_vllm.freeze_model_tp makes"
+                    f"{path} is a {stage!r} snapshot, taken before vLLM processed the weights; a "
+                    f"live engine takes {PROCESSED!r} ones, which thaw_vllm.freeze_engine makes"
                 )
             check_identity(snapshot, self._identity())
             prepared = prepare_state(self._worker.get_model(), snapshot, backend=backend)
@@ -153,10 +153,10 @@ class Agent:
         """List what differs between the live model of this rank and a snapshot, bit by bit."""
         check_awake()
         with open_snapshot(path, rank=self._own_rank()) as snapshot:
-            kind = kind_of(snapshot)
-            check_identity(snapshot, self._identity(kind))
+            stage = stage_of(snapshot)
+            check_identity(snapshot, self._identity(stage))
             differences = compare_state(self._worker.get_model(), snapshot)
-            if differences and kind == LOADED:
+            if differences and stage == LOADED:
                 raise MismatchError.of(
                     f"{path} was frozen before vLLM processed the weights, and they are processed "
                     "now",
@@ -175,9 +175,9 @@ class Agent:
         """Return a worker's rank among those of its own engine; replicas can share a world."""
         return rank_shard(self._worker.vllm_config, self._worker.rank).rank
 
-    def _identity(self, kind: str = PROCESSED) -> dict[str, JSON]:
+    def _identity(self, stage: str = PROCESSED) -> dict[str, JSON]:
         worker = self._worker
-        return identify(worker.vllm_config, worker.model_config, worker.rank, kind)
+        return identify(worker.vllm_config, worker.model_config, worker.rank, stage)
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[Snapshot]:

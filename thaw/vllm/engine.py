@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..plugins.endings import check_ending
 from ..reports import Report
 from .causes import RaisingCause, known_error
 from .serving import undefined_weights
-from .weights.identity import KINDS, LOADED
+from .weights.identity import LOADED, STAGES
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -94,7 +95,8 @@ def freeze(
     path: str | os.PathLike[str],
     *,
     tensor_parallel_size: int = 1,
-    kind: str = LOADED,
+    stage: str | None = None,
+    kind: str | None = None,
     backend: str = "auto",
     load_format: str = "auto",
     model_loader_extra_config: Mapping[str, Any] | None = None,
@@ -106,8 +108,9 @@ def freeze(
     Nothing is profiled, no KV cache is made, no graph is captured.
 
     Args:
-        kind: "loaded" freezes weights as vLLM lays them out, before it processes them; "processed"
-            freezes what processing made of them.
+        stage: "loaded", if not given, freezes weights as vLLM lays them out, before it processes
+            them; "processed" freezes what processing made of them.
+        kind: what `stage` was called before.
         load_format: how the folder is loaded, like that of vLLM.
         allow_unverified: whether "processed" weights may be of kernels that were never compared.
         engine: other arguments of `vllm.EngineArgs`, like dtype= or quantization=.
@@ -119,14 +122,15 @@ def freeze(
     from vllm.engine.arg_utils import EngineArgs
     from vllm.plugins import load_general_plugins
 
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    stage = _stage(stage, kind)
+    if stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}, expected one of {', '.join(STAGES)}")
     load_general_plugins()
     ranks = tensor_parallel_size * int(engine.get("pipeline_parallel_size", 1))
     snapshot_id = secrets.token_hex(16)
     with _destination(path, ranks, snapshot_id) as where, RaisingCause() as cause:
         extra = dict(model_loader_extra_config or {})
-        if kind == LOADED:
+        if stage == LOADED:
             options = {"freeze_to": where, "snapshot_id": snapshot_id, "backend": backend}
             options |= {"load_format": load_format, "errors_to": cause.folder}
             extra = options | {"extra_config": extra}
@@ -140,7 +144,16 @@ def freeze(
         ).create_engine_config()
         _check_alone(config)
         live = where, snapshot_id, backend, allow_unverified
-        return _freeze_by_workers(config, kind, where, live)
+        return _freeze_by_workers(config, stage, where, live)
+
+
+def _stage(stage: str | None, kind: str | None) -> str:
+    if kind is None:
+        return stage or LOADED
+    if stage is not None:
+        raise TypeError("give either stage= or kind=, which is what stage= was called before")
+    warnings.warn("kind= is called stage= now", DeprecationWarning, stacklevel=3)
+    return kind
 
 
 def _check_alone(config: Any) -> None:
@@ -157,7 +170,7 @@ def _check_alone(config: Any) -> None:
 
 
 def _freeze_by_workers(
-    config: Any, kind: str, where: str, live: tuple[str, str, str, bool]
+    config: Any, stage: str, where: str, live: tuple[str, str, str, bool]
 ) -> EngineReport:
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.v1.executor import Executor
@@ -165,7 +178,7 @@ def _freeze_by_workers(
     executor = None
     try:
         executor = Executor.get_class(config)(config)
-        if kind == LOADED:
+        if stage == LOADED:
             answers = executor.collective_rpc("thaw", args=("frozen",))
         else:
             answers = executor.collective_rpc("thaw", args=("freeze", *live))
@@ -176,7 +189,7 @@ def _freeze_by_workers(
         cleanup_dist_env_and_memory()
 
 
-def freeze_model_tp(
+def freeze_engine(
     llm: LLM,
     path: str | os.PathLike[str],
     *,
@@ -201,13 +214,13 @@ def freeze_model_tp(
         return _frozen(where, snapshot_id, _checked(answers))
 
 
-def restore_model_tp(
+def restore_engine(
     llm: LLM, path: str | os.PathLike[str], *, backend: str = "auto", wait_s: float = 0.0
 ) -> EngineReport:
     """Swap the weights of a live engine in place, for those of a `processed` snapshot.
 
     Addresses stay, so CUDA graphs do; the prefix and encoder caches are reset. Where the path was
-    pinned by `pin_model_tp`, the bytes come from there. If a rank fails once bytes have moved, the
+    pinned by `pin_engine`, the bytes come from there. If a rank fails once bytes have moved, the
     engine refuses requests until a restore ends well.
 
     Args:
@@ -233,13 +246,13 @@ def _prepare(llm: LLM, where: str, backend: str) -> None:
     _checked(answers)
 
 
-def pin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
-    """Lock each rank's file in the memory of its worker, for `restore_model_tp`."""
+def pin_engine(llm: LLM, path: str | os.PathLike[str]) -> None:
+    """Lock each rank's file in the memory of its worker, for `restore_engine`."""
     _checked(llm.collective_rpc("thaw", args=("pin", _absolute(path))))
 
 
-def unpin_model_tp(llm: LLM, path: str | os.PathLike[str]) -> None:
-    """Unlock what `pin_model_tp` locked."""
+def unpin_engine(llm: LLM, path: str | os.PathLike[str]) -> None:
+    """Unlock what `pin_engine` locked."""
     _checked(llm.collective_rpc("thaw", args=("unpin", _absolute(path))))
 
 

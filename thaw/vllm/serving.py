@@ -39,7 +39,7 @@ def undefined_weights(
     def refuse(*_: object, **__: object) -> NoReturn:
         raise ThawError(
             f"this engine serves nothing: its weights are undefined until a restore, now or last "
-            f"from {path}, has ended well; call thaw_vllm.restore_model_tp"
+            f"from {path}, has ended well; call thaw_vllm.restore_engine"
         )
 
     setattr(engine, _ENTRANCE, refuse)

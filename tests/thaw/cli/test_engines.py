@@ -95,7 +95,8 @@ def run(arguments: str, folder: Path) -> Result:
         ("-o OUT --model m --max_model_len=9", {"max_model_len": 9}),
         ("-o OUT --model m -tp 2", {"tensor_parallel_size": 2}),
         ("--tensor_parallel_size=2 -o OUT --model m", {"tensor_parallel_size": 2}),
-        ("-o OUT --model m --kind processed", {"kind": "processed"}),
+        ("-o OUT --model m --stage processed", {"stage": "processed"}),
+        ("-o OUT --model m --kind processed", {"stage": "processed"}),
         ("-o OUT --model m --backend reference", {"backend": "reference"}),
         ("-o OUT --model m --allow-unverified", {"allow_unverified": True}),
     ],
@@ -105,7 +106,7 @@ def test_options_reach_vllm(
 ) -> None:
     done = run(arguments, tmp_path)
     assert done.exit_code == 0, done.stderr
-    always = {"model": "m", "kind": "loaded", "backend": "auto", "path": tmp_path / "x"}
+    always = {"model": "m", "stage": "loaded", "backend": "auto", "path": tmp_path / "x"}
     always |= {"use_tqdm_on_load": False, "allow_unverified": False}
     assert calls == [always | expected]
 
@@ -130,10 +131,12 @@ def test_what_is_ours_and_what_is_passed_on() -> None:
         ("-o OUT", "give either SOURCE or --model"),
         ("source -o OUT --model m", "give either SOURCE or --model"),
         ("source -o OUT --kind loaded", "--kind goes with --model only"),
+        ("source -o OUT --stage loaded", "--stage goes with --model only"),
+        ("--model m -o OUT --stage raw --kind raw", "either --stage or --kind"),
         ("source -o OUT -tp 2", "--tensor-parallel-size goes with --model only"),
         ("source -o OUT --dtype float32", "--dtype"),
         ("--model m -o OUT --names w", "--names goes with SOURCE only"),
-        ("--model m -o OUT --kind raw", "'raw' is not loaded or processed"),
+        ("--model m -o OUT --stage raw", "'raw' is not loaded or processed"),
         ("--model m -o OUT --backend warp", "known here: auto"),
         ("--model m -o OUT -tp 0", "-tp"),
         ("--model m", "--output"),
@@ -210,6 +213,7 @@ def test_json_says_what_was_frozen(calls: list[dict[str, Any]], tmp_path: Path) 
     assert found == {
         "model": "m",
         "destination": f"{tmp_path}/x",
+        "stage": "loaded",
         "kind": "loaded",
         "files": [f"{tmp_path}/x"],
         "ranks": 1,

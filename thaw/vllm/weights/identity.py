@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig, VllmConfig
 
 LOADED, PROCESSED = "loaded", "processed"
-KINDS = (LOADED, PROCESSED)
+STAGES = (LOADED, PROCESSED)
 _KEY = "vllm"
 _CONFIG = "config"
 _LINEAR = "linear"
@@ -75,7 +75,7 @@ def replica_of(vllm_config: VllmConfig) -> Place:
 
 
 def identify(
-    vllm_config: VllmConfig, model_config: ModelConfig, rank: int, kind: str
+    vllm_config: VllmConfig, model_config: ModelConfig, rank: int, stage: str
 ) -> dict[str, JSON]:
     """Say what a snapshot of one rank depends on, field by field."""
     import vllm
@@ -95,7 +95,7 @@ def identify(
         "data_parallel": _replica(vllm_config, model_config),
         "vllm": vllm.__version__,
     }
-    if kind == PROCESSED:
+    if stage == PROCESSED:
         fields |= {
             "torch": torch.__version__,
             "device": _device(),
@@ -105,7 +105,7 @@ def identify(
 
 
 def record(
-    kind: str,
+    stage: str,
     identity: Mapping[str, JSON],
     floats: Mapping[str, float],
     kernels: list[JSON] | None = None,
@@ -117,21 +117,24 @@ def record(
     """
     said: dict[str, JSON] = {name: value.hex() for name, value in floats.items()}
     more: dict[str, JSON] = {} if kernels is None else {"kernels": kernels}
-    return {_KEY: {"kind": kind, "identity": dict(identity), "floats": said, **more}}
+    return {_KEY: {"stage": stage, "identity": dict(identity), "floats": said, **more}}
 
 
-def kind_of(snapshot: Snapshot) -> str:
+def stage_of(snapshot: Snapshot) -> str:
     """Return "loaded" or "processed".
 
     Raises:
         MismatchError: the snapshot is not of a vLLM engine.
     """
-    kind = _recorded(snapshot).get("kind")
-    if kind not in KINDS:
+    recorded = _recorded(snapshot)
+    # "kind" is what snapshots said before that word was for weights or KV blocks alone.
+    stage = recorded.get("stage", recorded.get("kind"))
+    if stage not in STAGES:
         raise MismatchError(
-            f"{snapshot.path} says that it is of kind {kind!r}, expected one of {', '.join(KINDS)}"
+            f"{snapshot.path} says that its weights are {stage!r}, expected one of "
+            f"{', '.join(STAGES)}"
         )
-    return str(kind)
+    return str(stage)
 
 
 def kernels_in(snapshot: Snapshot) -> object:
@@ -193,7 +196,7 @@ def _recorded(snapshot: Snapshot) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise MismatchError(
             f"{snapshot.path} was not frozen from a vLLM engine: freeze one with `thaw freeze"
-            " --model` or thaw_vllm.freeze_model_tp"
+            " --model` or thaw_vllm.freeze_engine"
         )
     return found
 

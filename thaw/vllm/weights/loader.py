@@ -27,7 +27,7 @@ from .additions import (
     unknown_additions,
 )
 from .configuration import keep_configuration
-from .identity import LOADED, PROCESSED, check_identity, identify, kind_of, rank_shard
+from .identity import LOADED, PROCESSED, check_identity, identify, rank_shard, stage_of
 from .kernels import check_verified, kernels_of
 from .materializing import convert_caches, deferred_layers
 from .processing import Unfilled, processing
@@ -64,16 +64,16 @@ class ThawModelLoader(BaseModelLoader):
             )
         rank = rank_shard(vllm_config, get_world_group().rank).rank
         with LeavingCause(self._options.errors_to, rank), self._opened(rank) as snapshot:
-            kind = kind_of(snapshot)
+            stage = stage_of(snapshot)
             # Before any memory is taken; kernels are known only when the model is there.
             expected = identify(vllm_config, model_config, rank, LOADED)
             check_identity(snapshot, expected)
-            tie_as_frozen(model_config, snapshot, retie=kind == LOADED)
-            if kind == LOADED:
+            tie_as_frozen(model_config, snapshot, retie=stage == LOADED)
+            if stage == LOADED:
                 return super().load_model(vllm_config, model_config, **more)
             with processing(snapshot) as self._unfilled:
                 model = super().load_model(vllm_config, model_config, **more)
-            check_identity(snapshot, identify(vllm_config, model_config, rank, kind))
+            check_identity(snapshot, identify(vllm_config, model_config, rank, stage))
             check_verified(kernels_of(model), allow=self._options.allow_unverified)
             convert_caches(model, snapshot)
             add_attributes(model, snapshot)
@@ -85,16 +85,16 @@ class ThawModelLoader(BaseModelLoader):
         if self._snapshot is None:
             raise MismatchError(
                 "load_format='thaw' fills a model when it is built; to fill a live engine, call "
-                "thaw_vllm.restore_model_tp"
+                "thaw_vllm.restore_engine"
             )
         add_parameters(model, self._snapshot)
-        if kind_of(self._snapshot) == PROCESSED:
+        if stage_of(self._snapshot) == PROCESSED:
             assert self._unfilled is not None
             self._unfilled.begin(model)
         elif deferred := deferred_layers(model):
             raise MismatchError.of(
                 "vLLM quantizes these layers while it loads them, so there is nothing to restore "
-                "before: freeze a live engine with thaw_vllm.freeze_model_tp",
+                "before: freeze a live engine with thaw_vllm.freeze_engine",
                 deferred,
             )
         else:
@@ -155,7 +155,7 @@ class FreezingModelLoader(BaseModelLoader):
             if unknown := unknown_additions(model, built):
                 raise MismatchError.of(
                     "loading this checkpoint makes parameters, or drops some, and thaw does not "
-                    "know how to do the same: freeze a live engine with thaw_vllm.freeze_model_tp",
+                    "know how to do the same: freeze a live engine with thaw_vllm.freeze_engine",
                     unknown,
                 )
             report = self._freeze(model, self._vllm_config, model_config)
@@ -171,7 +171,7 @@ class FreezingModelLoader(BaseModelLoader):
         return freeze_state(
             model,
             self._options.freeze_to,
-            kind=LOADED,
+            stage=LOADED,
             identity=identify(vllm_config, model_config, rank, LOADED),
             shard=rank_shard(vllm_config, rank),
             snapshot_id=self._options.snapshot_id,

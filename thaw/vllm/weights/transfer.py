@@ -19,7 +19,7 @@ from ...restoring.api import Prepared, prepare, restore
 from ...restoring.matching import literal
 from ...seam.backend import Backend
 from ...tensors.elements import bytes_of
-from .identity import LOADED, PROCESSED, floats_of, kind_of, record
+from .identity import LOADED, PROCESSED, floats_of, record, stage_of
 from .kernels import check_kernels, check_verified, kernels_of, record_kernels
 from .state import Float, ModelState, take_state
 
@@ -30,7 +30,7 @@ def freeze_state(
     model: nn.Module,
     path: str | os.PathLike[str],
     *,
-    kind: str,
+    stage: str,
     identity: Mapping[str, JSON],
     shard: Shard,
     snapshot_id: str | None = None,
@@ -49,7 +49,7 @@ def freeze_state(
     state = take_state(model)
     _check_readable(model, state)
     kernels = None
-    if kind == PROCESSED:
+    if stage == PROCESSED:
         found = kernels_of(model)
         check_verified(found, allow=allow_unverified)
         kernels = record_kernels(found)
@@ -60,7 +60,7 @@ def freeze_state(
         backend=backend,
         shard=shard,
         snapshot_id=snapshot_id,
-        metadata=record(kind, identity, floats, kernels),
+        metadata=record(stage, identity, floats, kernels),
     )
 
 
@@ -103,7 +103,7 @@ def prepare_state(
     began = time.perf_counter()
     with collector_paused():
         state, floats = take_state(model), floats_of(snapshot)
-        if kind_of(snapshot) == PROCESSED:
+        if stage_of(snapshot) == PROCESSED:
             _check_readable(model, state)
             check_kernels(snapshot, model)
         _check_names(snapshot, state, floats)
