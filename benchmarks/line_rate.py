@@ -38,6 +38,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "line_rate.json"
 _FOLDER = "thaw-line-rate"
 _KEPT = (LLAMA, CHECKPOINT)
+_SAME = ("device", "nbytes", "count")
+"""The settings that all runs of a file have in common."""
 
 
 class Results:
@@ -60,13 +62,12 @@ class Results:
             "machine": describe_machine(settings.where(), commit),
             "boot": boot_id(),
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": sizes,
             "command": list(command),
             "ceilings": {},
         }
-        if self.raw["settings"] != sizes:
+        if any(self.raw["settings"][key] != sizes[key] for key in _SAME):
             raise SystemExit(f"{path} was measured with other settings")
-        if any(before["boot"] != run["boot"] for before in self.raw["runs"]):
-            raise SystemExit(f"{path} was measured on another machine")
         self.raw["runs"].append(run)
 
     def add(self, case: Case, found: Sequence[dict[str, Any]], reason: str | None) -> None:
@@ -234,7 +235,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, help="holds a folder for each peer installed apart")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--commit", help="which this is, where git cannot tell")
-    parser.add_argument("--append", action="store_true", help="to the results of this machine")
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="to the results that are there, of this machine or another",
+    )
     parser.add_argument("--keep", action="store_true", help="the files, for the next command")
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     for internal in ("--child", "--rows", "--settings"):

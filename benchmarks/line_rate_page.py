@@ -1,21 +1,17 @@
-"""Make benchmarks/line_rate.md and its plots from results alone.
-
-line_rate.json, parity.json, the two profiles, and earlier/ for cases that the newest run lacks.
-"""
+"""Make benchmarks/line_rate.md and its plots from results/line_rate.json and parity.json alone."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from cases import Settings, catalogue
 from line_rate_plots import freeze_plot, restore_plot
-from line_rate_results import MIB, LineRate, Measured
+from line_rate_results import MIB, LineRate, Measured, machines
 from parity_page import section
-from profiles_page import sections
 from tables import cell, described, seconds, table, yes
 
 HERE = Path(__file__).parent
@@ -37,13 +33,10 @@ def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
     """Return what the page and the plots hold, by path; nothing where nothing was measured."""
     if not results.exists():
         return {}
-    found = LineRate(json.loads(results.read_text()))
+    found, *others = machines(json.loads(results.read_text()))
     plots = folder / "plots"
-    earlier = dict(_earlier(found, results.with_name("earlier")))
     return {
-        folder / "line_rate.md": page(
-            found, earlier, [*section(results.parent), *sections(results.parent)]
-        ),
+        folder / "line_rate.md": page(found, others, section(results.parent)),
         plots / "line_rate_restore.svg": restore_plot(found),
         plots / "line_rate_freeze.svg": freeze_plot(found),
     }
@@ -56,7 +49,7 @@ def headline(found: LineRate) -> str:
         what: max((row.gbps for row in found.of("peer") if row.raw["what"] == what), default=None)
         for what in ("first", "again")
     }
-    bus, machine = found.ceiling("tmpfs/h2d-pinned"), found.raw["runs"][-1]["machine"]
+    bus, machine = found.ceiling("tmpfs/h2d-pinned"), found.runs[-1]["machine"]
     if None in (first, again, bus, *others.values()):
         return "The line rate has not been measured on a GPU yet."
     assert first and again
@@ -69,25 +62,17 @@ def headline(found: LineRate) -> str:
     )
 
 
-def _earlier(found: LineRate, folder: Path) -> Iterator[tuple[str, LineRate]]:
-    """Yield the cases that a run lacks, each from the newest run before it that has the case."""
-    lacking = set(_lacking(found))
-    files = folder.glob("line_rate_*.json")
-    runs = [(path, LineRate(json.loads(path.read_text()))) for path in files]
-    for path, run in sorted(runs, key=lambda each: each[1].began, reverse=True):
-        if cases := lacking & run.cases:
-            yield f"{folder.name}/{path.name}", run.only(cases)
-            lacking -= cases
-
-
-def _lacking(found: LineRate) -> list[str]:
-    """List the cases that a run has no rows of, in the order of the catalogue."""
-    settings = Settings(tmpfs="", disk="", **found.raw["settings"])
+def _lacking(raw: dict[str, Any]) -> list[str]:
+    """List the cases that no run has rows of, in the order of the catalogue."""
+    settings, measured = (
+        Settings(tmpfs="", disk="", **raw["settings"]),
+        {r["case"] for r in raw["rows"]},
+    )
     cases = catalogue(settings).values()
-    return [c.name for c in cases if c.action != "ceilings" and c.name not in found.cases]
+    return [c.name for c in cases if c.action != "ceilings" and c.name not in measured]
 
 
-def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> str:
+def page(found: LineRate, others: Sequence[LineRate], more: list[str]) -> str:
     settings = found.raw["settings"]
     tensors = sorted({row.raw["tensors"] for row in found.rows})
     moved = max((row.raw["nbytes"] for row in found.rows), default=0)
@@ -113,10 +98,10 @@ def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> s
         "",
         "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
-        *_sections(found, "##", _missing(found, earlier)),
+        *_sections(found, "##", _missing(found.raw)),
         *more,
     ]
-    if earlier:
+    if others:
         parts += [
             "## On other machines",
             "",
@@ -124,9 +109,9 @@ def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> s
             "Shares are of what that machine reached.",
             "",
         ]
-    for path, run in earlier.items():
+    for run in others:
         parts += [
-            f"### [results/{path}](results/{path})",
+            f"### At {run.runs[-1]['machine']['commit']}, from {run.runs[0]['began']}",
             "",
             *_origin(run),
             "",
@@ -137,7 +122,7 @@ def page(found: LineRate, earlier: Mapping[str, LineRate], more: list[str]) -> s
 
 def _origin(found: LineRate) -> list[str]:
     """Say where and how results came to be."""
-    runs = found.raw["runs"]
+    runs = found.runs
     facts = described(runs[-1]["machine"])
     commands = "; ".join(f"`{' '.join(['line_rate.py', *run['command']])}`" for run in runs)
     return [f"Machine: {facts}.", f"Commands, on one machine: {commands}."]
@@ -242,7 +227,7 @@ def _save_row(row: Measured) -> tuple[object, ...]:
 
 def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
     newest: dict[tuple[str, str], dict[str, Any]] = {}
-    for run in found.raw["runs"]:
+    for run in found.runs:
         for place, each in run["ceilings"].items():
             newest |= {(place, ceiling["name"]): ceiling for ceiling in each}
     return [
@@ -251,15 +236,12 @@ def _ceilings(found: LineRate) -> list[tuple[object, ...]]:
     ]
 
 
-def _missing(found: LineRate, earlier: Mapping[str, LineRate]) -> list[tuple[object, ...]]:
-    """Say why cases were not measured; those of earlier runs are not missing."""
-    elsewhere = {case for run in earlier.values() for case in run.cases}
-    known = {each["case"]: cell(each["reason"]) for each in found.raw["missing"]}
+def _missing(raw: dict[str, Any]) -> list[tuple[object, ...]]:
+    """Say why cases were not measured."""
+    known = {each["case"]: cell(each["reason"]) for each in raw["missing"]}
     reasons: dict[str, list[str]] = {}
-    for case in {**known, **dict.fromkeys(_lacking(found))}:
-        if case not in elsewhere:
-            why = known.get(case, "left out by the commands")
-            reasons.setdefault(why, []).append(f"`{case}`")
+    for case in _lacking(raw):
+        reasons.setdefault(known.get(case, "left out by the commands"), []).append(f"`{case}`")
     return [(", ".join(names), reason) for reason, names in reasons.items()]
 
 

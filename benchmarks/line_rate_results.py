@@ -56,15 +56,17 @@ class Figure:
 
 
 class LineRate:
-    """What `line_rate.py` wrote."""
+    """What `line_rate.py` wrote about one machine: the newest, or that of a boot id."""
 
-    def __init__(self, raw: dict[str, Any]) -> None:
-        self.raw = raw
-        self.rows = [Measured(row, self._ceiling(row)) for row in raw["rows"]]
+    def __init__(self, raw: dict[str, Any], boot: str | None = None) -> None:
+        boot, self.raw = boot or raw["runs"][-1]["boot"], raw
+        self.runs = [run for run in raw["runs"] if run["boot"] == boot]
+        mine = (row for row in raw["rows"] if raw["runs"][row["run"]]["boot"] == boot)
+        self.rows = [Measured(row, self._ceiling(row)) for row in mine]
 
     def ceiling(self, name: str) -> float | None:
         """Return a ceiling, like `tmpfs/write`, from the newest run that has it."""
-        return self._ceiling({"ceiling": name, "run": len(self.raw["runs"]) - 1})
+        return self._ceiling({"ceiling": name, "run": -1})
 
     def _ceiling(self, row: dict[str, Any]) -> float | None:
         """Prefer what was measured between the row's samples, then in the row's own run."""
@@ -74,7 +76,7 @@ class LineRate:
             return float(row["nbytes"] / min(map(median, plain.values())) / 1e9)
         place, _, name = row["ceiling"].partition("/")
         own = self.raw["runs"][row["run"]]
-        for run in (own, *reversed(self.raw["runs"])):
+        for run in (own, *reversed(self.runs)):
             for each in run["ceilings"].get(place, ()):
                 if each["name"] == name and each["gbps"] is not None:
                     return float(each["gbps"])
@@ -83,19 +85,6 @@ class LineRate:
     def find(self, case: str, what: str) -> Measured | None:
         rows = (row for row in self.rows if (row.raw["case"], row.raw["what"]) == (case, what))
         return next(rows, None)
-
-    @property
-    def cases(self) -> set[str]:
-        return {row.raw["case"] for row in self.rows}
-
-    @property
-    def began(self) -> str:
-        return str(self.raw["runs"][0]["began"])
-
-    def only(self, cases: set[str]) -> LineRate:
-        """Return what was measured of these cases, beside the same ceilings."""
-        rows = [row for row in self.raw["rows"] if row["case"] in cases]
-        return LineRate(self.raw | {"rows": rows, "missing": []})
 
     def of(self, *actions: str) -> list[Measured]:
         return [row for row in self.rows if row.parts[0] in actions]
@@ -211,3 +200,9 @@ class LineRate:
         found, reached = judge(row)
         # Fast and wrong is not reached.
         return Figure(what, found, reached and row.raw["identical"] is not False)
+
+
+def machines(raw: dict[str, Any]) -> list[LineRate]:
+    """Return what each machine measured, the newest first."""
+    boots = dict.fromkeys(run["boot"] for run in reversed(raw["runs"]))
+    return [LineRate(raw, boot) for boot in boots]

@@ -128,6 +128,6 @@ def test_appends_to_results_of_the_same_sizes_alone(line_rate, rows, out) -> Non
     assert line_rate("--only", "freeze/disk/reference", "--append").returncode == 0
     assert {case for case, _ in rows()} == {"freeze/tmpfs/reference", "freeze/disk/reference"}
     assert [row["run"] for row in rows().values()] == [0, 1]
-    other = line_rate("--only", "freeze/disk/reference", "--append", "--again", "3")
+    other = line_rate("--only", "freeze/disk/reference", "--append", "--count", "50")
     assert other.returncode != 0
     assert "other settings" in other.stderr

@@ -183,29 +183,29 @@ def test_what_was_not_measured_is_on_the_page(raw, tmp_path) -> None:
     assert "ceilings" not in left_out
 
 
-def test_what_earlier_runs_measured_is_told_apart_and_not_missing(raw, tmp_path) -> None:
+def test_what_other_machines_measured_is_told_apart_and_not_missing(raw, tmp_path) -> None:
     alone = made(raw, tmp_path)["line_rate.md"]
     assert "such backend" in alone
-    (tmp_path / "earlier").mkdir()
-    for began, gds_s, *more in (("2026-02", 0.7), ("2026-03", 0.8), ("2026-01", 0.6, 5.0)):
-        other = copy.deepcopy(raw)
-        other["runs"][0] |= {"began": began, "machine": {"cpu": f"the CPU of {began}"}}
-        other["rows"] += [row("restore/tmpfs/gds", "first", gds_s), row("gone/x/y", "first", 9.0)]
-        other["rows"] += [row("freeze/tmpfs/cupy", "first", each) for each in more]
-        (tmp_path / "earlier" / f"line_rate_{gds_s}.json").write_text(json.dumps(other))
+    raw["rows"] = [each | {"run": 2} for each in raw["rows"]]
+    (newest,) = raw["runs"]
+    raw["runs"] = [
+        newest | {"boot": boot, "began": boot, "machine": {"cpu": f"that of {boot}", "commit": "c"}}
+        for boot in ("2026-01", "2026-02")
+    ] + [newest]
+    raw["rows"] += [
+        row("restore/tmpfs/gds", "first", 0.8, run=1),
+        row("freeze/tmpfs/cupy", "first", 5.0, run=0),
+    ]
     page = made(raw, tmp_path)["line_rate.md"]
     assert "such backend" not in page
-    own, newest, oldest = re.split(r"(?m)^### .*results/earlier/line_rate_0.[68].json\)$", page)
-    assert "the CPU of" not in own
+    own, newer, oldest = re.split(r"(?m)^### At c, from 2026-0.$", page)
+    assert "that of" not in own
     assert "`restore/tmpfs/gds`" not in own
-    # The newest that has a case, of the cases that there still are.
-    assert "the CPU of 2026-03" in newest
-    assert "| `restore/tmpfs/gds` | first | 291 | 0.800 |" in newest
-    assert "the CPU of 2026-01" in oldest
+    assert "that of 2026-02" in newer
+    assert "| `restore/tmpfs/gds` | first | 291 | 0.800 |" in newer
+    assert "that of 2026-01" in oldest
     assert "| `freeze/tmpfs/cupy` | first | 5.000 |" in oldest
-    assert "`restore/tmpfs/gds`" not in oldest
-    assert "restore/tmpfs/native" not in newest + oldest
-    assert "gone/x/y" not in page
+    assert "restore/tmpfs/native" not in newer + oldest
 
 
 def test_ceilings_say_how_and_why_not(raw, tmp_path) -> None:
