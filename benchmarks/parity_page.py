@@ -10,7 +10,7 @@ from tables import cell, described, table
 _NOTE = """\
 The tests that need a GPU: every backend reads what every other wrote, by plans that are drawn at
 random too, and its bytes and digests are compared with those of the reference; damaged, shortened
-and replaced files; what the system refuses. `scripts/gpu_check.py` runs them."""
+and replaced files; what the system refuses. `scripts/gpu/check.py` runs them."""
 
 
 def section(results: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Test every backend on this machine's GPU and measure it, with no network and nothing installed.
 
-    python scripts/gpu_check.py --wheels DIR --output DIR
+    python scripts/gpu/check.py --wheels DIR --output DIR
 
 DIR holds wheels of what the machine lacks and of the native backend. All of them are unpacked into
 a folder that is removed at the end; the other distributions of this repository run from the
@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_place import ROOT, WRAP_UP_S, Place, prepared, run_until, say
+from place import ROOT, WRAP_UP_S, Place, prepared, run_until, say
 from result_log import read_log
 
 TESTS = ["tests/parity", "tests/backends", "tests/thaw/test_reference.py", "tests/thaw/cuda"]

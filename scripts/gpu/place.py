@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OURS = [ROOT, ROOT / "backends" / "cupy", ROOT / "backends" / "gds"]
 NATIVE = "thaw_snapshot_native"
 WRAP_UP_S = 15
@@ -38,7 +38,7 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        path = [ROOT, ROOT / "formats", *OURS[1:], self.site, ROOT / "scripts"]
+        path = [ROOT, ROOT / "formats", *OURS[1:], self.site, Path(__file__).parent]
         return os.environ | {
             "PYTHONPATH": os.pathsep.join(map(str, path)),
             # What else the machine has installed must not take part.

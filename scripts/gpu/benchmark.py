@@ -1,6 +1,6 @@
 """Run a benchmark of vLLM's engines on this machine's GPUs, with no network and nothing installed.
 
-    python scripts/gpu_engines.py --bundle FILE --wheels DIR --output DIR PART [-- OPTIONS]
+    python scripts/gpu/benchmark.py --bundle FILE --wheels DIR --output DIR PART [-- OPTIONS]
 
 FILE is a tar archive of vLLM and what it needs, as they lie in a folder of installed packages; DIR
 holds wheels of what else the machine lacks and of the native backend. PART is one of `engines.py`
@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpu_place import ROOT, prepared, run_until
+from place import ROOT, prepared, run_until
 
 _ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
