@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from cases import Settings, catalogue
-from line_rate_plots import freeze_plot, restore_plot
 from line_rate_results import MIB, LineRate, Measured, machines
 from parity_page import section
 from tables import cell, described, seconds, table, yes
@@ -30,16 +29,11 @@ written; the other files had been read before."""
 
 
 def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
-    """Return what the page and the plots hold, by path; nothing where nothing was measured."""
+    """Return what the page holds, by path; nothing where nothing was measured."""
     if not results.exists():
         return {}
     found, *others = machines(json.loads(results.read_text()))
-    plots = folder / "plots"
-    return {
-        folder / "line_rate.md": page(found, others, section(results.parent)),
-        plots / "line_rate_restore.svg": restore_plot(found),
-        plots / "line_rate_freeze.svg": freeze_plot(found),
-    }
+    return {folder / "line_rate.md": page(found, others, section(results.parent))}
 
 
 def headline(found: LineRate) -> str:
@@ -95,8 +89,6 @@ def page(found: LineRate, others: Sequence[LineRate], more: list[str]) -> str:
             ((each.what, each.found, yes(each.reached)) for each in found.figures()),
         ),
         "Where the time goes in what is not reached, and what was tried: [notes.md](notes.md).",
-        "",
-        "![Restore from tmpfs](plots/line_rate_restore.svg)",
         "",
         *_sections(found, "##", _missing(found.raw)),
         *more,
@@ -158,8 +150,6 @@ def _sections(found: LineRate, level: str, missing: list[tuple[object, ...]]) ->
         listed = list(rows)
         if listed:
             lines += [f"{level} {title}", "", *table(head, listed)]
-        if listed and title == "Freeze" and level == "##":
-            lines += ["![Freeze](plots/line_rate_freeze.svg)", ""]
     return lines
 
 

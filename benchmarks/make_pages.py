@@ -170,7 +170,6 @@ def main() -> int:
             print(f"not what make_pages.py makes: {', '.join(stale)}", file=sys.stderr)
         return 1 if stale else 0
     for path, text in made.items():
-        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     return 0
 
