@@ -22,7 +22,10 @@ from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from results import Figure
 
 Row: TypeAlias = dict[str, Any]
 AIM = 0.98
@@ -44,6 +47,7 @@ def compare(args: argparse.Namespace) -> int:
     import torch
 
     from gauges import describe_machine
+    from results import write_results
 
     rows: list[Row] = []
     machine = describe_machine(torch.device(args.device), args.commit)
@@ -57,10 +61,9 @@ def compare(args: argparse.Namespace) -> int:
                 continue
             rows.append(_compare(name, sides, args.pairs))
             print(_line(rows[-1]), flush=True)
-            figures = [figure for row in rows for figure in _figures(row)]
-            found = {"machine": machine, "before": args.before_commit, "settings": _sizes(args)}
-            text = json.dumps(found | {"figures": figures, "rows": rows}, indent=1)
-            args.out.write_text(text + "\n")
+            found = [figure for row in rows for figure in figures(row)]
+            settings = {"before": args.before_commit} | _sizes(args)
+            write_results(args.out, machine, rows, found, settings=settings)
     return 0 if all(row["identical"] for row in rows if "reason" not in row) else 1
 
 
@@ -77,22 +80,24 @@ def _compare(name: str, sides: dict[str, _Side], pairs: int) -> Row:
     return row | {"samples_s": found, "memory": memory}
 
 
-def _figures(row: Row) -> Iterator[Row]:
+def figures(row: Row) -> Iterator[Figure]:
     """Say how the seconds compare, as the median of the ratios of neighbours."""
+    from results import at_least
+
     if "reason" in row:
         return
     samples = row["samples_s"]
     ratios = [b / a for b, a in zip(samples["before"], samples["after"], strict=True)]
     found = round(median(ratios), 3)
     name = f"{row['case']}: seconds before / after"
-    yield {"name": name, "aim": AIM, "found": found, "unit": "ratio", "reached": found >= AIM}
+    yield at_least(name, AIM, "times", found)
 
 
 def _line(row: Row) -> str:
     if "reason" in row:
         return f"{row['case']}: {row['reason']}"
     before, after = (median(row["samples_s"][side]) for side in _SIDES)
-    ratio = next(_figures(row))["found"]
+    ratio = next(figures(row)).found
     peaks = {
         key: [row["memory"][side][key] / 1e6 for side in ("before", "after")] for key in _MEMORY
     }

@@ -87,12 +87,16 @@ class Bench:
         return replace(made, ceiling=self.case.ceiling, ready_s=self.ready_s, **details)
 
     def emit(self, row: Row) -> None:
-        with self._rows.open("a") as file:
-            file.write(json.dumps({"row": asdict(row)}) + "\n")
+        self._emit(asdict(row))
 
     def emit_ceilings(self, ceilings: list[dict[str, Any]]) -> None:
+        for each in ceilings:
+            found = {"what": each["name"], "gbps": each["gbps"], "detail": each["detail"]}
+            self._emit({"case": self.case.name} | found)
+
+    def _emit(self, row: dict[str, Any]) -> None:
         with self._rows.open("a") as file:
-            file.write(json.dumps({"place": self.case.place, "ceilings": ceilings}) + "\n")
+            file.write(json.dumps(row) + "\n")
 
     def timed(self, action: Callable[[], Any]) -> tuple[Any, float]:
         """Run an action until the device is done."""

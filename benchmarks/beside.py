@@ -1,6 +1,7 @@
 """Find how much a stream that computes is held up by transfers beside it.
 
-    python benchmarks/beside.py --out FILE
+    python benchmarks/beside.py --out FILE      measures; writes JSON
+    python benchmarks/make_pages.py             makes the page from results/beside.json
 
 One stream runs short kernels, a few always queued, as an engine does that decodes. Meanwhile this
 thread restores and freezes on another. *step*: from one kernel's end to the next one's. *alone*:
@@ -26,6 +27,7 @@ import torch
 import thaw
 from gauges import describe_machine
 from llama import allocate, llama, make
+from results import Figure, Row, at_most, write_results
 
 BACKENDS = ("native", "cupy", "gds-compat", "reference")
 MOST = 2.0
@@ -69,7 +71,7 @@ class Decoding:
         self._thread.join()
 
 
-def beside(device: torch.device, action: Callable[[], Any], times: int) -> dict[str, Any]:
+def beside(device: torch.device, action: Callable[[], Any], times: int) -> Row:
     """Do something so many times, alone and beside kernels; time both."""
     alone_s, beside_s = [], []
     for _ in range(times):
@@ -86,14 +88,12 @@ def _timed(action: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     device, shapes = torch.device("cuda", 0), llama(args.nbytes)
     with Decoding(device) as decoding:
         time.sleep(1)
     step_s = median(decoding.steps_s)
-    rows: list[dict[str, Any]] = [
-        {"case": "alone", "step_s": step_s, "longest_step_s": max(decoding.steps_s)}
-    ]
+    rows: list[Row] = [{"case": "alone", "step_s": step_s, "longest_step_s": max(decoding.steps_s)}]
     tensors, into, path = make(shapes, device), allocate(shapes, device), folder / "a.thaw"
     thaw.freeze(tensors, path)
     for name in args.backends:
@@ -112,18 +112,14 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    step_s = rows[0]["step_s"]
-    found = [(row["case"], row["longest_step_s"] / step_s) for row in rows if "alone_s" in row]
+def figures(rows: list[Row]) -> list[Figure]:
+    """Say of each transfer how long the longest step beside it took."""
+    step_s, name = rows[0]["step_s"], "longest step of a stream beside"
     return [
-        {
-            "name": f"longest step of a stream beside {case}, times the median alone",
-            "aim": MOST,
-            "found": round(value, 2),
-            "unit": "ratio",
-            "reached": value <= MOST,
-        }
-        for case, value in found
+        at_most(f"{name} {row['case']}", MOST, "times the median alone", round(value, 2))
+        for row in rows
+        if "alone_s" in row
+        for value in [row["longest_step_s"] / step_s]
     ]
 
 
@@ -139,10 +135,9 @@ def main() -> None:
         rows = measure(args, Path(folder))
     machine = describe_machine(torch.device("cuda", 0), args.commit)
     found = figures(rows)
-    document = {"machine": machine, "figures": found, "rows": rows}
-    args.out.write_text(json.dumps(document, indent=1) + "\n")
+    write_results(args.out, machine, rows, found)
     for figure in found:
-        print(f"{figure['name']}: {figure['found']}")
+        print(f"{figure.name}: {figure.found}")
 
 
 if __name__ == "__main__":

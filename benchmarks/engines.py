@@ -27,7 +27,9 @@ import torch
 from engine_cases import ENVIRONMENT, on_cpu, on_cuda, save_models
 from engine_models import ARCHITECTURES, FULL, QUANTIZED, save, save_full
 from engine_runs import ENGINE, Bench, Places, rounds
+from engines_results import figures as figures_of
 from gauges import describe_machine, warm
+from results import Row, write_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
@@ -36,19 +38,24 @@ from compare_decoding import compare, outcome, versions
 _PEERS = ("fastsafetensors", "instanttensor", "runai_streamer", "sharded_state")
 
 
+_CASE = {"decoding": "name", "starts": "way", "modes": "mode", "together": "way"}
+"""What names a row of a part, if not `name`."""
+
+
 class Results:
-    """A JSON file of results that grows."""
+    """A file of results that grows."""
 
     def __init__(self, path: Path, device: torch.device, commit: str | None) -> None:
         self._path = path
-        self.raw: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        described = describe_machine(device, commit)
-        self.raw |= {"machine": described, "versions": versions()}
+        self._rows: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
+        self._machine = describe_machine(device, commit)
 
-    def add(self, key: str, rows: list[dict[str, Any]]) -> None:
-        self.raw[key] = [*self.raw.get(key, []), *rows]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(self.raw, indent=1) + "\n")
+    def add(self, part: str, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            made = dict(row)
+            self._rows.append({"part": part, "case": made.pop(_CASE.get(part, "name"))} | made)
+        found = figures_of(self._rows)
+        write_results(self._path, self._machine, self._rows, found, versions=versions())
 
 
 def decoding(args: argparse.Namespace, results: Results, device: torch.device) -> int:
@@ -100,7 +107,7 @@ def figures(args: argparse.Namespace, results: Results, device: torch.device) ->
             shutil.rmtree(folder, ignore_errors=True)
             if on_disk:
                 on_disk.unlink(missing_ok=True)
-            results.add("figures", bench.rows)
+            results.add("starts", bench.rows)
         for row in bench.rows:
             print(_line(row), flush=True)
             failed += "error" in row or row.get("equal") is False

@@ -1,25 +1,33 @@
-"""Make benchmarks/engines.md from the raw results of `engines.py` alone."""
+"""The page of vLLM's engines: what its sections say."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import median
-from typing import Any
 
-from engines_results import SHAPE, Column, Row, Shape, figures, outcomes, shapes
-from line_rate_results import MIB
-from tables import cell, described, seconds, table, yes
+from engines_results import SHAPE, Shape, outcomes, shapes
+from pages import (
+    Section,
+    code,
+    escaped,
+    figures,
+    median_s,
+    number,
+    origin,
+    page,
+    render,
+    spread_s,
+    yes,
+)
+from results import MIB, Row, part_of
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 FILES = (
     *("engines.json", "engine_modes.json", "engine_figures.json", "engine_figures_more.json"),
     *("engine_figures_phi.json", "engine_figures_gemma.json"),
     *("engines_more.json", "engines_h200.json", "engines_cpu.json"),
 )
-NOT_MEASURED = "Not measured yet."
+_PEERS = ("fastsafetensors", "instanttensor", "sharded_state")
 DECODING = """\
 Small models with random weights. One fresh process decodes several prompts with vLLM's default
 loader and freezes; another loads the snapshot, decodes the same prompts, compares every tensor and,
@@ -41,46 +49,55 @@ A small Llama in fresh processes: one with the default loader decodes and freeze
 the next loads that snapshot and decodes after each step; tokens and logprobs must be the same."""
 
 
-def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
-    """Return what the page holds, by path; nothing where nothing was measured."""
-    found = {
-        name: json.loads((results / name).read_text())
-        for name in FILES
-        if (results / name).exists()
-    }
-    return {folder / "engines.md": page(found)} if found else {}
-
-
-def page(found: Mapping[str, Row]) -> str:
+def make(found: Mapping[str, Row]) -> str:
+    """Return the page."""
+    rows = [row for each in found.values() for row in each["rows"]]
+    starts = shapes(part_of(rows, "starts"))
     lines = [
-        "# vLLM's engines with thaw",
-        "",
-        "Made by `benchmarks/make_pages.py` from what `benchmarks/engines.py` wrote; do not edit.",
-        "GB = 10^9 bytes, MiB = 2^20 bytes.",
-        "",
-        *(f"- {_run(name, raw)}" for name, raw in found.items()),
-        "",
         *_decoding(list(found.values())),
-        *_modes([row for raw in found.values() for row in raw.get("modes", [])]),
-        *_figures([row for raw in found.values() for row in raw.get("figures", [])]),
+        *render([_MODES], rows),
+        *figures(found),
+        *render([_STARTS], starts),
+        *(line for shape in starts for line in _of_shape(shape)),
     ]
-    return "\n".join(lines).rstrip() + "\n"
+    origins = [f"- {origin(name, each)}" for name, each in found.items()]
+    return page("vLLM's engines with thaw", ["", *origins], lines)
 
 
-def _run(name: str, raw: Row) -> str:
-    facts = described(raw["machine"] | raw["versions"])
-    return f"[results/{name}](results/{name}): {facts}."
+def headline(found: Row) -> str:
+    """Say in a sentence how fast the main model loads."""
+    shape = Shape(SHAPE, part_of(found["rows"], "starts"))
+    seconds = {way: shape.median(way, "weights_s") for way in ("default", "thaw/tmpfs", *_PEERS)}
+    peers = {way: value for way in _PEERS if (value := seconds[way]) is not None}
+    best = min(peers, key=lambda way: peers[way])
+    hot = shape.median("hot/pinned", "samples_s")
+    return (
+        f"On such a GPU vLLM {found['versions']['vllm']} loads {SHAPE} (random weights) from "
+        f"tmpfs, files read once before, in {seconds['default']:.2f} s by default, in "
+        f"{peers[best]:.2f} s with {best} and in "
+        f"{seconds['thaw/tmpfs']:.2f} s with thaw, which swaps the weights of a live engine from "
+        f"pinned memory in {hot:.2f} s."
+    )
 
 
-def _decoding(raws: Sequence[Row]) -> list[str]:
-    found = outcomes(raws)
-    columns = sorted({column for each in found.values() for column in each})
-    head = ("model", "kind", *map(str, columns))
-    lines = ["## Decoding, beside the default loader", "", DECODING, ""]
-    if not found:
-        return [*lines, NOT_MEASURED, ""]
-    rows = [(*key, *(_outcome(each.get(c, [])) for c in columns)) for key, each in found.items()]
-    return [*lines, *table(head, rows), *_failures(found)]
+def _decoding(files: Sequence[Row]) -> list[str]:
+    """Tabulate comparisons: a line for each model and kind, a column for each place."""
+    found = outcomes(files)
+    places = sorted({column for each in found.values() for column in each})
+    rows = [
+        {"model": name, "kind": kind} | {str(at): _outcome(each.get(at, [])) for at in places}
+        for (name, kind), each in found.items()
+    ]
+    title = "Decoding, beside the default loader"
+    section = Section(title, lambda each: each, text=DECODING)
+    failures = [
+        f"- {name}, {kind}, {column}: {escaped(said)[:300]}"
+        for (name, kind), each in found.items()
+        for column, compared in each.items()
+        for row in compared
+        if (said := row.get("error") or "; ".join(row["differences"][:3]))
+    ]
+    return [*render([section], rows), *failures, *([""] if failures else [])]
 
 
 def _outcome(rows: Sequence[Row]) -> str:
@@ -97,153 +114,135 @@ def _outcome(rows: Sequence[Row]) -> str:
     return "**other tensors**" if worst["logprobs_equal"] else "**other logprobs**"
 
 
-def _failures(found: Mapping[tuple[str, str], Mapping[Column, Sequence[Row]]]) -> list[str]:
-    lines = [
-        f"- {name}, {kind}, {column}: {cell(said)[:300]}"
-        for (name, kind), each in found.items()
-        for column, rows in each.items()
-        for row in rows
-        if (said := row.get("error") or "; ".join(row["differences"][:3]))
-    ]
-    return [*lines, ""] if lines else []
+def _ends(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield what each step of each mode came to."""
+    for row in part_of(rows, "modes"):
+        if "error" in row:
+            yield row | {"what": "", "ended": f"**failed**: {row['error'][:300]}"}
+        for what, good in row.get("found", {}).items():
+            yield row | {"what": what, "ended": good}
 
 
-def _modes(rows: Sequence[Row]) -> list[str]:
-    if not rows:
-        return []
-    said = [
-        (row["mode"], f"`{cell(json.dumps(row['engine']))}`", what, row.get("tokens", ""), ended)
-        for row in rows
-        for what, ended in _ends(row)
-    ]
-    head = ("mode", "arguments of `LLM`", "what", "tokens", "as it must be")
-    return ["## CUDA graphs and sleep mode", "", MODES, "", *table(head, said)]
-
-
-def _ends(row: Row) -> Iterator[tuple[str, str]]:
-    if "error" in row:
-        yield "", f"**failed**: {cell(row['error'])[:300]}"
-    for what, good in row.get("found", {}).items():
-        yield what, yes(good)
-
-
-def _figures(rows: Sequence[Row]) -> list[str]:
-    found = shapes(rows)
-    main = next((shape for shape in found if shape.name == SHAPE), Shape(SHAPE, []))
-    asked = [(each.what, each.found, yes(each.reached)) for each in figures(main)]
-    lines = [
-        f"## Figures to reach, {SHAPE}",
-        "",
-        *table(("figure to reach", "found", "reached"), asked),
-        "## Starts of engines",
-        "",
-        STARTS,
-        "",
-    ]
-    if not found:
-        return [*lines, NOT_MEASURED, ""]
-    lines += table(_SHAPES, map(_shape_row, found))
-    return lines + [line for shape in found for line in _shape(shape)]
-
-
-_SHAPES = (
-    *("model", "GB", "default weights s", "thaw weights s", "times as fast", "thaw GB/s"),
-    *("default beyond dummy s", "thaw beyond dummy s"),
-)
-_WAYS = (
-    *("way", "starts", "weights s", "GB/s", "load_model s", "LLM() s", "spread s"),
-    *("beyond dummy s", "extra MiB", "equal"),
-)
-_HOT = ("from", "restores", "median s", "spread s", "moving s", "GB/s", "pinning s", "equal")
-_MEMORY = ("way", "device MiB", "of torch MiB", "anonymous host MiB", "machine MiB")
-
-
-def _shape_row(shape: Shape) -> tuple[str, ...]:
-    default, thaw = (shape.median(way, "weights_s") for way in ("default", "thaw/tmpfs"))
-    return (
-        shape.name,
-        _number(shape.nbytes and shape.nbytes / 1e9, 2),
-        _number(default, 3),
-        _number(thaw, 3),
-        _number(default / thaw if default and thaw else None, 1),
-        _number(shape.gbps(thaw), 1),
-        _number(shape.beyond_dummy("default"), 2),
-        _number(shape.beyond_dummy("thaw/tmpfs"), 2),
-    )
-
-
-def _shape(shape: Shape) -> list[str]:
-    hot = [way for way in shape.ways("moving_s") if way.startswith("hot/")]
-    sampled = [row for row in shape.rows if "sampled_extra" in row]
-    # Sampling costs time.
-    timed = [way for way in shape.ways("engine_s") if way not in {row["way"] for row in sampled}]
-    titled: list[tuple[str, Sequence[str], list[tuple[object, ...]]]] = [
-        (f"### {shape.name}", _WAYS, [_way_row(shape, way) for way in timed]),
-        ("Hot restores, into a live engine:", _HOT, [_hot_row(shape, way) for way in hot]),
-        (
-            "Freezes of a live engine to tmpfs, and plain writes of as many bytes between them:",
-            ("way", "times", "median s", "spread s", "GB/s"),
-            _freeze_rows(shape),
-        ),
-        (
-            "Memory while an engine loads, beyond the weights:",
-            _MEMORY,
-            [_memory_row(row) for row in sampled],
-        ),
-    ]
+def _of_shape(shape: Shape) -> list[str]:
     failures = [
-        f"- `{way}` failed: {cell(error)[:300]}"
-        for way in dict.fromkeys(row["way"] for row in shape.rows)
+        f"- `{way}` failed: {escaped(error)[:300]}"
+        for way in dict.fromkeys(row["case"] for row in shape.rows)
         if (error := shape.error(way))
     ]
-    lines = [
-        line for title, head, rows in titled if rows for line in (title, "", *table(head, rows))
-    ]
-    return [*lines, *failures, ""] if failures else lines
+    lines = [f"### {shape.name}", "", *render(_SHAPE, shape)]
+    return [*lines, *failures, *([""] if failures else [])]
 
 
-def _way_row(shape: Shape, way: str) -> tuple[object, ...]:
-    weights_s, extra = shape.median(way, "weights_s"), shape.median(way, "torch_extra_nbytes")
-    return (
-        f"`{way}`",
-        len(shape.values(way, "engine_s")),
-        _number(weights_s, 3),
-        _number(shape.gbps(weights_s), 1),
-        _number(shape.median(way, "load_model_s"), 3),
-        *seconds(shape.values(way, "engine_s")),
-        "" if way == "dummy" else _number(shape.beyond_dummy(way), 2),
-        _number(None if extra is None else extra / MIB, 0),
-        "**failed**" if shape.error(way) else yes(shape.is_equal(way)),
-    )
+def _ways(shape: Shape) -> list[Row]:
+    """Say how engines started; sampling memory costs time, so not of those that did."""
+    sampled = {row["case"] for row in shape.rows if "sampled_extra" in row}
+    rows = []
+    for way in (each for each in shape.ways("engine_s") if each not in sampled):
+        weights_s, starts = shape.median(way, "weights_s"), shape.values(way, "engine_s")
+        beyond = None if way == "dummy" else shape.beyond_dummy(way)
+        extra = shape.median(way, "torch_extra_nbytes")
+        rows.append(
+            {
+                "way": f"`{way}`",
+                "starts": len(starts),
+                "weights s": number(weights_s, 3),
+                "GB/s": number(shape.gbps(weights_s), 1),
+                "load_model s": number(shape.median(way, "load_model_s"), 3),
+                "LLM() s": median_s(starts),
+                "spread s": spread_s(starts),
+                "beyond dummy s": number(beyond, 2),
+                "extra MiB": number(None if extra is None else extra / MIB, 0),
+                "equal": "**failed**" if shape.error(way) else yes(shape.is_equal(way)),
+            }
+        )
+    return rows
 
 
-def _hot_row(shape: Shape, way: str) -> tuple[object, ...]:
-    samples = shape.values(way, "samples_s")
-    return (
-        way.removeprefix("hot/"),
-        len(samples),
-        *seconds(samples),
-        _number(shape.median(way, "moving_s"), 3),
-        _number(shape.gbps(shape.median(way, "samples_s")), 1),
-        _number(shape.median(way, "pinning_s"), 2),
-        yes(shape.is_equal(way)),
-    )
+def _hot(shape: Shape) -> list[Row]:
+    rows = []
+    for way in (each for each in shape.ways("moving_s") if each.startswith("hot/")):
+        samples = shape.values(way, "samples_s")
+        rows.append(
+            {
+                "from": way.removeprefix("hot/"),
+                "restores": len(samples),
+                "median s": median_s(samples),
+                "spread s": spread_s(samples),
+                "moving s": number(shape.median(way, "moving_s"), 3),
+                "GB/s": number(shape.gbps(shape.median(way, "samples_s")), 1),
+                "pinning s": number(shape.median(way, "pinning_s"), 2),
+                "equal": shape.is_equal(way),
+            }
+        )
+    return rows
 
 
-def _freeze_rows(shape: Shape) -> list[tuple[object, ...]]:
+def _freezes(shape: Shape) -> list[Row]:
     samples = {"thaw": shape.values("freeze/tmpfs", "samples_s")} | shape.plain_s()
     return [
-        (way, len(times), *seconds(times), _number(shape.gbps(median(times)), 2))
+        {"way": way, "times": len(times), "median s": median_s(times)}
+        | {"spread s": spread_s(times), "GB/s": number(shape.gbps(median(times)), 2)}
         for way, times in samples.items()
         if times
     ]
 
 
-def _memory_row(row: Row) -> tuple[object, ...]:
-    keys = ("device_nbytes", "torch_nbytes", "anonymous_nbytes", "machine_nbytes")
-    extra: dict[str, Any] = row["sampled_extra"]
-    return (f"`{row['way']}`", *(_number(extra[key] / MIB, 0) for key in keys))
+def _summary(shape: Shape) -> Row:
+    default, thaw = (shape.median(way, "weights_s") for way in ("default", "thaw/tmpfs"))
+    return {
+        "model": shape.name,
+        "GB": number(shape.nbytes and shape.nbytes / 1e9, 2),
+        "default weights s": number(default, 3),
+        "thaw weights s": number(thaw, 3),
+        "times as fast": number(default / thaw if default and thaw else None, 1),
+        "thaw GB/s": number(shape.gbps(thaw), 1),
+        "default beyond dummy s": number(shape.beyond_dummy("default"), 2),
+        "thaw beyond dummy s": number(shape.beyond_dummy("thaw/tmpfs"), 2),
+    }
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+_MODES = Section(
+    "CUDA graphs and sleep mode",
+    _ends,
+    {
+        "mode": "case",
+        "arguments of `LLM`": lambda row: f"`{json.dumps(row['engine'])}`",
+        "what": "what",
+        "tokens": "tokens",
+        "as it must be": "ended",
+    },
+    MODES,
+)
+_STARTS = Section(
+    "Starts of engines",
+    lambda starts: map(_summary, starts),
+    text=STARTS,
+)
+_SHAPE = (
+    Section(
+        "",
+        _ways,
+    ),
+    Section(
+        "",
+        _hot,
+        text="Hot restores, into a live engine:",
+    ),
+    Section(
+        "",
+        _freezes,
+        text="Freezes of a live engine to tmpfs, and plain writes of as many bytes between them:",
+    ),
+    Section(
+        "",
+        lambda shape: [row | row["sampled_extra"] for row in shape.rows if "sampled_extra" in row],
+        {
+            "way": code("case"),
+            "device MiB": lambda row: number(row["device_nbytes"] / MIB, 0),
+            "of torch MiB": lambda row: number(row["torch_nbytes"] / MIB, 0),
+            "anonymous host MiB": lambda row: number(row["anonymous_nbytes"] / MIB, 0),
+            "machine MiB": lambda row: number(row["machine_nbytes"] / MIB, 0),
+        },
+        "Memory while an engine loads, beyond the weights:",
+    ),
+)

@@ -1,17 +1,20 @@
-"""What `engines.py` wrote: how comparisons ended, medians by shape, and the figures to reach."""
+"""What engines did: how comparisons ended, medians by shape, and the figures to reach."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, TypeAlias
 
-from line_rate_results import MIB, Figure
+from results import MIB, Figure, Row, at_least, at_most, none_of, part_of
 
-Row: TypeAlias = dict[str, Any]
 SHAPE = "Llama-3.1-8B"
 """The shape that the figures to reach are about."""
+REACH, FAULT_S = 0.80, 30
+RESTORES = (
+    *("restore, tmpfs, first", "restore, tmpfs, again"),
+    *("restore, page-cache, again", "restore, pinned"),
+)
 OURS = {"thaw/tmpfs": "tmpfs", "thaw/page-cache": "the page cache"}
 
 
@@ -31,7 +34,7 @@ def outcomes(files: Iterable[Row]) -> dict[tuple[str, str], dict[Column, list[Ro
     """Arrange all comparisons by model and kind, and by where they ran."""
     found: dict[tuple[str, str], dict[Column, list[Row]]] = {}
     for raw in files:
-        for row in raw.get("decoding", []):
+        for row in part_of(raw["rows"], "decoding"):
             engine = row["engine"]
             column = Column(
                 raw["versions"]["device"], engine["dtype"], engine.get("tensor_parallel_size", 1)
@@ -43,7 +46,7 @@ def outcomes(files: Iterable[Row]) -> dict[tuple[str, str], dict[Column, list[Ro
 
 def _called(row: Row) -> str:
     """Name a model, and what vLLM quantized it to while it loaded it."""
-    name, quantized = str(row["name"]), row["engine"].get("quantization")
+    name, quantized = str(row["case"]), row["engine"].get("quantization")
     return f"{name} to {quantized}" if quantized and " to " not in name else name
 
 
@@ -55,11 +58,11 @@ class Shape:
         self.rows = [row for row in rows if row["shape"] == name]
 
     def of(self, way: str) -> list[Row]:
-        return [row for row in self.rows if row["way"] == way]
+        return [row for row in self.rows if row["case"] == way]
 
     def ways(self, key: str) -> list[str]:
         """Return the ways that have a value, or failed before they had one, as they came."""
-        return list(dict.fromkeys(row["way"] for row in self.rows if key in row or "error" in row))
+        return list(dict.fromkeys(row["case"] for row in self.rows if key in row or "error" in row))
 
     def values(self, way: str, key: str) -> list[float]:
         """Return a value of every repeat of a way; all of them where a row has a list."""
@@ -115,40 +118,72 @@ def shapes(rows: Sequence[Row]) -> list[Shape]:
     return [Shape(name, rows) for name in dict.fromkeys(row["shape"] for row in rows)]
 
 
-def figures(shape: Shape) -> list[Figure]:
-    """Say of each figure to reach what was found. What decodes other tokens reaches none."""
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """Say of each figure to reach what was found, as far as its part was measured."""
+    decoding, modes, faults = (part_of(rows, part) for part in ("decoding", "modes", "faults"))
     found = []
+    for name, some in (
+        ("comparisons that fail or in which something differs", decoding),
+        ("modes that fail or in which something differs", modes),
+        (f"faults that hang, say nothing or end later than in {FAULT_S} s", faults),
+    ):
+        if some:
+            found.append(none_of(name, some, (row for row in some if not row["passed"])))
+    starts = Shape(SHAPE, part_of(rows, "starts"))
+    return [*found, *(_of_starts(starts) if starts.rows else ()), *_of_buses(rows)]
+
+
+def _of_starts(shape: Shape) -> Iterator[Figure]:
+    """Judge starts, freezes and hot restores. What decodes other tokens reaches none."""
     for way, place in OURS.items():
         gbps, same = shape.gbps(shape.median(way, "weights_s")), shape.is_equal(way)
-        found.append(_at_least(45, "GB/s", f"weights from {place}", gbps, same))
+        yield _judged(at_least, f"weights from {place}", 45, "GB/s", gbps, same)
         beyond, what = shape.beyond_dummy(way), "`LLM()` beyond dummy weights, snapshot in"
-        found.append(_at_most(0.5, "s", f"{what} {place}", beyond, same))
+        yield _judged(at_most, f"{what} {place}", 0.5, "s", beyond, same)
     hot, same = shape.median("hot/pinned", "samples_s"), shape.is_equal("hot/pinned")
-    found.append(_at_most(0.35, "s", "live engine, restored from pinned memory", hot, same))
+    yield _judged(at_most, "live engine, restored from pinned memory", 0.35, "s", hot, same)
     # What was frozen is right if what it was loaded to, and compared with, is.
     share, same = shape.freeze_share(), shape.is_equal("hot/tmpfs", *OURS)
-    found.append(_at_least(0.95, "times the best plain writes", "freeze to tmpfs", share, same))
+    unit = "times the best plain writes"
+    yield _judged(at_least, "freeze to tmpfs", 0.95, unit, share, same)
     extra = [value / MIB for way in OURS for value in shape.values(way, "torch_extra_nbytes")]
     what, most = (
         "torch's device memory beyond the weights while they load",
         max(extra, default=None),
     )
-    found.append(_at_most(512, "MiB", what, most, shape.is_equal(*OURS)))
-    return found
+    yield _judged(at_most, what, 512, "MiB", most, shape.is_equal(*OURS))
 
 
-def _at_least(limit: float, unit: str, what: str, value: float | None, same: bool | None) -> Figure:
-    reached = value is not None and value >= limit
-    return _figure(f"{what}: at least {limit} {unit}", value, unit, reached, same)
+def _judged(
+    judge: Callable[..., Figure],
+    name: str,
+    aim: float,
+    unit: str,
+    found: float | None,
+    same: bool | None,
+) -> Figure:
+    doubt = {True: "", False: "but not equal", None: "but not compared"}[same]
+    return judge(f"{SHAPE}, {name}", aim, unit, found, right=same is True, note=doubt)
 
 
-def _at_most(limit: float, unit: str, what: str, value: float | None, same: bool | None) -> Figure:
-    reached = value is not None and value <= limit
-    return _figure(f"{what}: at most {limit} {unit}", value, unit, reached, same)
+def bus_gbps(rows: Sequence[Row]) -> float | None:
+    """Return what both buses move at once."""
+    return together_gbps(rows).get("pinned copies")
 
 
-def _figure(what: str, value: float | None, unit: str, reached: bool, same: bool | None) -> Figure:
-    if value is None:
-        return Figure(what, "not measured", None)
-    doubt = {True: "", False: ", but not equal", None: ", but not compared"}[same]
-    return Figure(what, f"{value:.4g} {unit}{doubt}", reached and same is True)
+def together_gbps(rows: Sequence[Row]) -> dict[str, float]:
+    """Return what both ranks moved, by way."""
+    together = part_of(rows, "together")
+    return {row["case"]: float(median(row["together_gbps"])) for row in together}
+
+
+def _of_buses(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Judge what two ranks restore at once."""
+    rates = together_gbps(rows)
+    reads = rates.get("reads alone, tmpfs")
+    for way in RESTORES:
+        if way in rates and (bus := bus_gbps(rows)):
+            beside = f"{rates[way] / reads:.2f} of reads alone" if reads else ""
+            note = "" if "pinned" in way else beside
+            name, unit = f"both ranks at once, {way}", "of the buses"
+            yield at_least(name, REACH, unit, rates[way] / bus, note=note)

@@ -26,20 +26,19 @@ from fnmatch import fnmatchcase
 from math import isfinite
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from cases import CHECKPOINT, LLAMA, Case, Settings, catalogue
 from gauges import boot_id, describe_machine
+from line_rate_results import LineRate
 from llama import FULL_NBYTES
 from measures import run_child
 from peers import PEERS
+from results import Row, write_results
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "line_rate.json"
 _FOLDER = "thaw-line-rate"
 _KEPT = (LLAMA, CHECKPOINT)
-_SAME = ("device", "nbytes", "count")
-"""The settings that all runs of a file have in common."""
 
 
 class Results:
@@ -55,46 +54,38 @@ class Results:
         commit: str | None = None,
     ) -> None:
         self._path = path
-        sizes = settings.sizes()
-        fresh: dict[str, Any] = {"settings": sizes, "runs": [], "rows": [], "missing": []}
-        self.raw = json.loads(path.read_text()) if append else fresh
+        same = {key: getattr(settings, key) for key in ("device", "nbytes", "count")}
+        self.raw = json.loads(path.read_text()) if append else {"runs": [], "rows": []}
+        if self.raw.setdefault("settings", same) != same:
+            raise SystemExit(f"{path} was measured with other settings")
+        self._machine = describe_machine(settings.where(), commit)
         run = {
-            "machine": describe_machine(settings.where(), commit),
+            "machine": self._machine,
             "boot": boot_id(),
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": sizes,
+            "settings": settings.sizes(),
             "command": list(command),
-            "ceilings": {},
         }
-        if any(self.raw["settings"][key] != sizes[key] for key in _SAME):
-            raise SystemExit(f"{path} was measured with other settings")
         self.raw["runs"].append(run)
 
-    def add(self, case: Case, found: Sequence[dict[str, Any]], reason: str | None) -> None:
-        """Replace what is known of a case, and write the file anew."""
+    def add(self, case: Case, found: Sequence[Row], reason: str | None) -> None:
+        """Replace what is known of a case, and write the file anew; ceilings are of their run."""
+        rows = self.raw["rows"]
+        if case.action != "ceilings":
+            rows = [each for each in rows if each["case"] != case.name]
+        more = [*_merged(found), *([{"case": case.name, "reason": reason}] if reason else [])]
         run = len(self.raw["runs"]) - 1
-        for key in ("rows", "missing"):
-            self.raw[key] = [each for each in self.raw[key] if each["case"] != case.name]
-        self.raw["rows"] += [row | {"run": run} for row in _merged(found)]
-        for each in found:
-            if "ceilings" in each:
-                self.raw["runs"][run]["ceilings"][each["place"]] = each["ceilings"]
-        if reason:
-            self.raw["missing"].append({"case": case.name, "reason": reason, "run": run})
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(self.raw, indent=1) + "\n")
-        part.replace(self._path)
+        self.raw["rows"] = [*rows, *(row | {"run": run} for row in more)]
+        kept = {key: self.raw[key] for key in ("settings", "runs")}
+        figures = LineRate(self.raw).figures()
+        write_results(self._path, self._machine, self.raw["rows"], figures, **kept)
 
 
-def _merged(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merged(found: Sequence[Row]) -> list[Row]:
     """Join the samples that several processes took of the same thing."""
-    rows: dict[str, dict[str, Any]] = {}
-    for each in found:
-        if "row" not in each:
-            continue
-        row = each["row"]
-        if before := rows.get(row["what"]):
+    rows: dict[str, Row] = {}
+    for row in found:
+        if "samples_s" in row and (before := rows.get(row["what"])):
             row = before | {
                 "samples_s": before["samples_s"] + row["samples_s"],
                 "identical": before["identical"] and row["identical"],
@@ -113,7 +104,7 @@ class Runner:
     timeout_s: float
 
     def run(self, cases: Sequence[Case], budget_s: float) -> None:
-        began, absent, none = time.monotonic(), dict[str, str](), list[dict[str, Any]]()
+        began, absent, none = time.monotonic(), dict[str, str](), list[Row]()
         for index, case in enumerate(cases):
             spent_s = time.monotonic() - began
             if spent_s > budget_s:
@@ -127,16 +118,17 @@ class Runner:
             self.results.add(case, found, reason)
             self._sweep(case, cases[index + 1 :])
             for row in _merged(found):
-                print(line(row), flush=True)
+                if "samples_s" in row:
+                    print(line(row), flush=True)
             print(f"{case.name:42} {time.monotonic() - began:6.0f} s  {reason or ''}", flush=True)
 
-    def _case(self, case: Case) -> tuple[list[dict[str, Any]], str]:
+    def _case(self, case: Case) -> tuple[list[Row], str]:
         path = self.settings.path(case.file, case.place)
         if case.reads and not path.exists():
             _, reason = self._child(case, "--make")
             if reason:
                 return [], f"{case.file} could not be made: {reason}"
-        found: list[dict[str, Any]] = []
+        found: list[Row] = []
         for _ in range(case.processes):
             rows, reason = self._child(case)
             found += rows
@@ -144,7 +136,7 @@ class Runner:
                 return found, reason
         return found, ""
 
-    def _child(self, case: Case, *options: str) -> tuple[list[dict[str, Any]], str]:
+    def _child(self, case: Case, *options: str) -> tuple[list[Row], str]:
         """Run a fresh process; return its rows and, if it failed, why."""
         with tempfile.TemporaryDirectory() as folder:
             rows = Path(folder, "rows")
@@ -195,7 +187,7 @@ def _says_absent(case: Case, reason: str) -> bool:
     return error.endswith("BackendError") and f"backend {case.subject!r}" in reason
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: Row) -> str:
     """Say a row in one line."""
     middle = median(row["samples_s"])
     rate = row["nbytes"] / middle / 1e9
@@ -296,7 +288,7 @@ def measure(
         if not options.keep:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
-    return 0 if all(row["identical"] is not False for row in results.raw["rows"]) else 1
+    return 0 if all(row.get("identical") is not False for row in results.raw["rows"]) else 1
 
 
 if __name__ == "__main__":

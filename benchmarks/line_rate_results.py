@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-MIB = 1 << 20
+from results import MIB, Figure, Row, at_least, at_most
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One row and the ceiling that was measured for it."""
 
-    raw: dict[str, Any]
+    raw: Row
     ceiling_gbps: float | None
 
     @property
@@ -42,45 +40,40 @@ class Measured:
         return float(self.raw["nbytes"] / min(self.raw["samples_s"]) / 1e9)
 
     @property
+    def right(self) -> bool:
+        return self.raw["identical"] is not False
+
+    @property
     def share(self) -> float | None:
         return self.gbps / self.ceiling_gbps if self.ceiling_gbps else None
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure to reach, what was found, and whether it is enough; None if not measured."""
-
-    what: str
-    found: str
-    reached: bool | None
 
 
 class LineRate:
     """What `line_rate.py` wrote about one machine: the newest, or that of a boot id."""
 
-    def __init__(self, raw: dict[str, Any], boot: str | None = None) -> None:
+    def __init__(self, raw: Row, boot: str | None = None) -> None:
         boot, self.raw = boot or raw["runs"][-1]["boot"], raw
-        self.runs = [run for run in raw["runs"] if run["boot"] == boot]
-        mine = (row for row in raw["rows"] if raw["runs"][row["run"]]["boot"] == boot)
-        self.rows = [Measured(row, self._ceiling(row)) for row in mine]
+        self.runs = {at: run for at, run in enumerate(raw["runs"]) if run["boot"] == boot}
+        mine = [row for row in raw["rows"] if row["run"] in self.runs]
+        self.ceilings = [row for row in mine if "gbps" in row]
+        self.rows = [Measured(row, self._ceiling(row)) for row in mine if "samples_s" in row]
 
     def ceiling(self, name: str) -> float | None:
         """Return a ceiling, like `tmpfs/write`, from the newest run that has it."""
-        return self._ceiling({"ceiling": name, "run": -1})
+        return self._ceiling({"ceiling": name, "run": max(self.runs)})
 
-    def _ceiling(self, row: dict[str, Any]) -> float | None:
+    def _ceiling(self, row: Row) -> float | None:
         """Prefer what was measured between the row's samples, then in the row's own run."""
         if not row["ceiling"]:
             return None
         if plain := row.get("plain_s"):
             return float(row["nbytes"] / min(map(median, plain.values())) / 1e9)
-        place, _, name = row["ceiling"].partition("/")
-        own = self.raw["runs"][row["run"]]
-        for run in (own, *reversed(self.runs)):
-            for each in run["ceilings"].get(place, ()):
-                if each["name"] == name and each["gbps"] is not None:
-                    return float(each["gbps"])
-        return None
+        named = {
+            each["run"]: float(each["gbps"])
+            for each in self.ceilings
+            if f"{each['case']}/{each['what']}" == f"ceilings/{row['ceiling']}" and each["gbps"]
+        }
+        return named.get(row["run"], named[max(named)]) if named else None
 
     def find(self, case: str, what: str) -> Measured | None:
         rows = (row for row in self.rows if (row.raw["case"], row.raw["what"]) == (case, what))
@@ -95,38 +88,29 @@ class LineRate:
         return [row for row in (*ours, *self.of("peer")) if row.raw["what"] == "first"]
 
     def figures(self) -> list[Figure]:
-        rate = self._rate
-        host = ("anonymous_nbytes", "machine_nbytes")
+        count, host = self.raw["settings"]["count"], ("anonymous_nbytes", "machine_nbytes")
         return [
-            rate("tmpfs to device, first: at least 45 GB/s", "restore/tmpfs/native", "first", 45),
-            rate("tmpfs to device, again: at least 50 GB/s", "restore/tmpfs/native", "again", 50),
-            rate(
-                "warm page cache to device, again: at least 50 GB/s",
-                "restore/page-cache/native",
-                "again",
-                50,
+            self._rate("tmpfs to device, first", "restore/tmpfs/native", "first", 45),
+            self._rate("tmpfs to device, again", "restore/tmpfs/native", "again", 50),
+            self._rate(
+                "warm page cache to device, again", "restore/page-cache/native", "again", 50
             ),
-            rate("pinned, then restored: at least 53 GB/s", "restore/pinned/native", "again", 53),
-            rate("pinning itself: at least 15 GB/s", "restore/pinned/native", "pin", 15),
+            self._rate("pinned, then restored", "restore/pinned/native", "again", 53),
+            self._rate("pinning itself", "restore/pinned/native", "pin", 15),
             self._of_ceiling("cold disk to device", "restore/cold-disk/native", 0.97),
             self._of_ceiling("freeze to tmpfs", "freeze/tmpfs/native", 0.95),
             self._of_ceiling("freeze to disk", "freeze/disk/native", 0.95),
-            self._times(
-                f"{self.raw['settings']['count']:,} tensors: within 1.3 times the time of few",
-                ("many/tmpfs/native", "again"),
-                ("restore/tmpfs/native", "again"),
-                1.3,
-            ),
+            self._times(f"{count:,} tensors"),
             *(self._checkpoint(what) for what in ("again", "into")),
-            self._peak("device memory beyond the tensors: at most 256 MiB", 256, "device_nbytes"),
-            self._peak("host memory beyond what was there: at most 512 MiB", 512, *host),
+            self._peak("device memory beyond the tensors", 256, "device_nbytes"),
+            self._peak("host memory beyond what was there", 512, *host),
         ]
 
-    def _rate(self, what: str, case: str, sample: str, least: float) -> Figure:
-        def judge(row: Measured) -> tuple[str, bool]:
-            return f"{row.gbps:.1f} GB/s{self._alone(row)}", row.gbps >= least
-
-        return self._judge(what, self.find(case, sample), judge)
+    def _rate(self, name: str, case: str, sample: str, aim: float) -> Figure:
+        row = self.find(case, sample)
+        if row is None:
+            return at_least(name, aim, "GB/s", None)
+        return at_least(name, aim, "GB/s", row.gbps, right=row.right, note=self._alone(row))
 
     def _alone(self, row: Measured) -> str:
         """Say what the two halves of a restore from a file reach when the other one rests."""
@@ -135,15 +119,15 @@ class LineRate:
         bus, reads = (
             self.ceiling(f"{folder}/{name}") for name in ("h2d-pinned", "read-page-cache")
         )
-        return f" (bus alone {bus:.1f}, reads alone {reads:.1f})" if bus and reads else ""
+        return f"bus alone {bus:.1f}, reads alone {reads:.1f}" if bus and reads else ""
 
-    def _of_ceiling(self, what: str, case: str, least: float) -> Figure:
-        what = f"{what}: at least {least:.2f} of the ceiling"
+    def _of_ceiling(self, name: str, case: str, aim: float) -> Figure:
         row = self._joined(case)
         if row is None or row.share is None:
-            return Figure(what, "not measured", None)
-        found = f"{row.share:.2f} ({row.gbps:.2f} of {row.ceiling_gbps:.2f} GB/s)"
-        return Figure(what, found, row.share >= least and row.raw["identical"])
+            return at_least(name, aim, "of the ceiling", None)
+        note = f"{row.gbps:.2f} of {row.ceiling_gbps:.2f} GB/s"
+        right = bool(row.raw["identical"])
+        return at_least(name, aim, "of the ceiling", row.share, right=right, note=note)
 
     def _joined(self, case: str) -> Measured | None:
         """Join the first sample and the later ones where each has plain transfers beside it.
@@ -162,47 +146,28 @@ class LineRate:
         return Measured(joined, self._ceiling(joined))
 
     def _checkpoint(self, what: str) -> Figure:
-        named = f"safetensors checkpoint, {what}: within 1.05 times `.thaw` without digests"
-
-        def judge(row: Measured) -> tuple[str, bool]:
-            times = row.median_s / min(map(median, row.raw["plain_s"].values()))
-            return f"{times:.2f} times", times <= 1.05
-
+        name, unit = f"safetensors checkpoint, {what}", "times `.thaw` without digests"
         row = self.find("checkpoint/tmpfs/native", what)
-        return self._judge(named, row if row and row.raw.get("plain_s") else None, judge)
+        if row is None or not row.raw.get("plain_s"):
+            return at_most(name, 1.05, unit, None)
+        beside = min(map(median, row.raw["plain_s"].values()))
+        return at_most(name, 1.05, unit, row.median_s / beside, right=row.right)
 
-    def _times(
-        self, what: str, slow: tuple[str, str], quick: tuple[str, str], most: float
-    ) -> Figure:
-        base = self.find(*quick)
-        if base is None:
-            return Figure(what, "not measured", None)
-        base_s = base.median_s
-        return self._judge(
-            what,
-            self.find(*slow),
-            lambda r: (f"{r.median_s / base_s:.2f} times", r.median_s <= most * base_s),
-        )
+    def _times(self, name: str) -> Figure:
+        unit = "times the time of few"
+        many, few = (self.find(f"{each}/tmpfs/native", "again") for each in ("many", "restore"))
+        if many is None or few is None:
+            return at_most(name, 1.3, unit, None)
+        return at_most(name, 1.3, unit, many.median_s / few.median_s, right=many.right)
 
-    def _peak(self, what: str, most_mib: float, *keys: str) -> Figure:
+    def _peak(self, name: str, aim: float, *keys: str) -> Figure:
         rows = [row for row in self.rows if row.raw["memory"] and row.parts[-1] == "native"]
-        if not rows:
-            return Figure(what, "not measured", None)
-        peak, case = max((row.raw["memory"][key], row.raw["case"]) for row in rows for key in keys)
-        return Figure(what, f"{peak / MIB:.0f} MiB ({case})", peak <= most_mib * MIB)
-
-    @staticmethod
-    def _judge(
-        what: str, row: Measured | None, judge: Callable[[Measured], tuple[str, bool]]
-    ) -> Figure:
-        if row is None:
-            return Figure(what, "not measured", None)
-        found, reached = judge(row)
-        # Fast and wrong is not reached.
-        return Figure(what, found, reached and row.raw["identical"] is not False)
+        peaks = [(row.raw["memory"][key] / MIB, row.raw["case"]) for row in rows for key in keys]
+        found, case = max(peaks, default=(None, ""))
+        return at_most(name, aim, "MiB", found, note=case)
 
 
-def machines(raw: dict[str, Any]) -> list[LineRate]:
+def machines(raw: Row) -> list[LineRate]:
     """Return what each machine measured, the newest first."""
     boots = dict.fromkeys(run["boot"] for run in reversed(raw["runs"]))
     return [LineRate(raw, boot) for boot in boots]

@@ -1,29 +1,18 @@
-"""Make benchmarks/two_gpus.md from results/two_gpus.json alone."""
+"""The page about two GPUs: what its sections say."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import Any, TypeAlias
 
-from tables import described, table, yes
+from engines_results import FAULT_S, bus_gbps
+from pages import Section, figures, number, origin, page, render
+from results import Row, part_of
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "two_gpus.json"
-Row: TypeAlias = Mapping[str, Any]
-
-_REACH = 0.80
-_FAULT_S = 30
+FILE = "two_gpus.json"
 _MOST = 200
-_CEILING, _READS = "pinned copies", "reads alone, tmpfs"
 _CHECKED = "restore, tmpfs, checked"
-_RESTORES = (
-    *("restore, tmpfs, first", "restore, tmpfs, again"),
-    *("restore, page-cache, again", "restore, pinned"),
-)
 _INTRO = """\
 vLLM with tensor parallelism over two GPUs: every rank has a file of its own and restores it by
 itself. Each engine runs in fresh processes. GB = 10^9 bytes."""
@@ -39,113 +28,42 @@ page of tmpfs is read for the first time, the kernel moves it to the list of act
 one and under a lock. It is so with any reader ([notes.md](notes.md))."""
 
 
-def files(results: Path = RESULTS, folder: Path = HERE) -> dict[Path, str]:
-    """Return the page by path; nothing where nothing was measured."""
-    if not results.exists():
-        return {}
-    return {folder / "two_gpus.md": page(json.loads(results.read_text()))}
+def make(found: Row) -> str:
+    """Return the page."""
+    rows: list[Row] = found["rows"]
+    lines = render(SECTIONS[:2], rows)
+    if checked := [row for row in rows if row["case"] == _CHECKED]:
+        right = all(rank["identical"] for row in checked for rank in row["ranks"])
+        same = "identical" if right else "**different**"
+        lines += [
+            f"Every tensor of both ranks, beside what the reference backend restores: {same}."
+        ]
+        lines += [""]
+    lines += render(SECTIONS[2:4], rows)
+    if verified := _actions(part_of(rows, "large"), "verify"):
+        differing = sum(len(each["value"]["differences"]) for each in verified)
+        compared = verified[0]["value"]["tensors"]
+        lines += [f"Compared in place with the snapshot: {compared:,} tensors, {differing} differ."]
+        lines += [""]
+    lines += render(SECTIONS[4:], rows)
+    intro = ["", _INTRO, "", origin(FILE, found)]
+    return page("Two ranks on two GPUs", intro, [*figures({FILE: found}), *lines])
 
 
-def page(raw: Row) -> str:
-    facts = described(raw["machine"] | raw["versions"])
-    parts = [
-        "# Two ranks on two GPUs",
-        "",
-        "Made by `benchmarks/make_pages.py` from the raw results; do not edit.",
-        "",
-        _INTRO,
-        "Raw results: [results/two_gpus.json](results/two_gpus.json), made by `ranks.py`.",
-        f"Machine: {facts}.",
-        "",
-        *_section("Decoding beside the default loader", _decoding(raw.get("decoding", []))),
-        *_section("Both ranks at once", _together({row["way"]: row for row in raw["together"]})),
-        *_section("A model that fills both GPUs", _large(raw.get("large", []))),
-        *_section("What fails", _faults(raw.get("faults", []))),
-    ]
-    return "\n".join(parts)
-
-
-def _section(title: str, lines: Iterator[str]) -> list[str]:
-    found = list(lines)
-    return [f"## {title}", "", *found, *([""] if found[-1] else [])]
-
-
-def _decoding(rows: list[Row]) -> Iterator[str]:
-    yield "| model | snapshot | tensors | GB | tokens and logprobs equal | every tensor compared |"
-    yield "|---|---|---|---|---|---|"
-    for row in rows:
-        if "error" in row:
-            yield f"| {row['name']} | {row['kind']} | | | **failed**: {row['error']} | |"
-            continue
-        held = row["snapshot"]
-        same = f"yes, {row['decoded_tokens']}" if row["logprobs_equal"] else "**no**"
-        found = "equal" if not row["differences"] else f"**{len(row['differences'])} differ**"
-        yield (
-            f"| {row['name']} | {row['kind']} | {held['tensors']:,} | {held['nbytes'] / 1e9:.2f} "
-            f"| {same} | {found} |"
-        )
-
-
-def _together(ways: Mapping[str, Row]) -> Iterator[str]:
-    yield _AT_ONCE
-    yield ""
-    ceiling = median(ways[_CEILING]["together_gbps"])
-    head = ("what", "together GB/s", "spread", "of the buses", "rank by rank GB/s", "path")
-    yield from table(head, (_moves(w, row, ceiling) for w, row in ways.items() if w != _CHECKED))
-    yield from _reached(ways, ceiling)
-    checked = ways[_CHECKED]["ranks"]
-    same = "identical" if all(rank["identical"] for rank in checked) else "**different**"
-    yield f"Every tensor of both ranks, beside what the reference backend restores: {same}."
-
-
-def _moves(way: str, row: Row, ceiling: float) -> tuple[object, ...]:
-    rates, ranks = row["together_gbps"], row["ranks"]
-    spread = f"{min(rates):.1f} to {max(rates):.1f}"
-    each = " and ".join(f"{median(rank['gbps']):.1f}" for rank in ranks)
-    found = f"{median(rates):.1f}", spread, f"{median(rates) / ceiling:.2f}", each
-    return way, *found, ranks[0].get("path_ran", "")
-
-
-def _reached(ways: Mapping[str, Row], ceiling: float) -> list[str]:
-    reads = median(ways[_READS]["together_gbps"])
-    rates = {way: median(ways[way]["together_gbps"]) for way in _RESTORES if way in ways}
-    head = (f"figure to reach: {_REACH:.2f} of the buses", "found", "reached", "of reads alone")
-    rows = (
-        (
-            way,
-            f"{rate / ceiling:.2f}",
-            yes(rate >= _REACH * ceiling),
-            "" if "pinned" in way else f"{rate / reads:.2f}",
-        )
-        for way, rate in rates.items()
+def headline(found: Row) -> str:
+    """Say in a sentence how a large model loads."""
+    rows = part_of(found["rows"], "large")
+    seconds = {row["case"]: weights_s(row) for row in rows if row["case"] != "dummy"}
+    swapped = median(each["elapsed_s"] for each in restores(rows)[1])
+    return (
+        f"On two, {rows[0]['model']} ({frozen_nbytes(rows) / 1e9:.0f} GB) takes "
+        f"{seconds['default']:.1f} s by default; with thaw {seconds['thaw, first']:.1f} s when its "
+        f"file is read for the first time and {seconds['thaw, again']:.1f} s afterwards, and "
+        f"{swapped:.1f} s to swap from pinned memory."
     )
-    return table(head, rows)
 
 
-_LOADED = ("model", "loader", "GB", "loader s", "GB/s", "`LLM()` s", "beyond dummy s", "tokens")
-
-
-def _large(rows: list[Row]) -> Iterator[str]:
-    yield _LARGE
-    yield ""
-    dummy = next(row["engine_s"] for row in rows if row["name"] == "dummy")
-    nbytes = frozen_nbytes(rows)
-    yield from table(_LOADED, (_loaded(row, nbytes, dummy) for row in rows))
-    cold, pinned = restores(rows)
-    actions = {
-        "freeze to tmpfs": _actions(rows, "freeze"),
-        "restore in place from tmpfs": cold,
-        "pin": _actions(rows, "pin"),
-        "restore in place from pinned memory": pinned,
-    }
-    moved = (_moved(what, done, nbytes) for what, done in actions.items())
-    yield from table(("action on the live engine", "s", "GB/s"), moved)
-    differing = sum(len(each["value"]["differences"]) for each in _actions(rows, "verify"))
-    compared = _actions(rows, "verify")[0]["value"]["tensors"]
-    yield f"Compared in place with the snapshot: {compared:,} tensors, {differing} differ."
-
-
-def frozen_nbytes(rows: list[Row]) -> int:
+def frozen_nbytes(rows: Sequence[Row]) -> int:
     """Return the size of the large model's snapshot."""
     return int(_actions(rows, "freeze")[0]["value"]["nbytes"])
 
@@ -153,34 +71,101 @@ def frozen_nbytes(rows: list[Row]) -> int:
 def weights_s(row: Row) -> float:
     """Return how long the slowest rank's loader took."""
     # The first lines are of the start; a rank of the default loader may say nothing.
-    return float(max(row["weights_s"][: None if row["name"] == "default" else 2]))
+    return float(max(row["weights_s"][: None if row["case"] == "default" else 2]))
 
 
-def restores(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+def restores(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Return the restores in place from the file, and those once it was pinned."""
-    done = next(row["done"] for row in rows if row["name"] == "thaw, again")
+    done = next(row["done"] for row in rows if row["case"] == "thaw, again")
     pinned = [each["action"] for each in done].index("pin")
     return _only(done[:pinned], "restore"), _only(done[pinned:], "restore")
 
 
-def _loaded(row: Row, nbytes: int, dummy: float) -> tuple[object, ...]:
-    name, engine_s = row["name"], row["engine_s"]
-    shown = [row["model"], name, f"{nbytes / 1e9:.1f}"]
-    if name == "dummy":
-        return *shown, "", "", f"{engine_s:.1f}", "", ""
-    weights = weights_s(row)
-    same = {each["equal"] for each in _only(row["done"], "decode")}
-    tokens = "first decoded" if name == "default" else "equal" if same == {True} else "**differ**"
-    rates = [f"{weights:.2f}", f"{nbytes / weights / 1e9:.1f}", f"{engine_s:.1f}"]
-    return *shown, *rates, f"{engine_s - dummy:.1f}", tokens
+def _decoding(rows: Sequence[Row]) -> Iterator[Row]:
+    for row in part_of(rows, "decoding"):
+        held = row.get("snapshot")
+        differ = len(row.get("differences", ()))
+        same = f"yes, {row.get('decoded_tokens')}" if row.get("logprobs_equal") else "**no**"
+        failed = f"**failed**: {row['error']}" if "error" in row else ""
+        yield {
+            "model": row["case"],
+            "snapshot": row["kind"],
+            "tensors": held and held["tensors"],
+            "GB": number(held and held["nbytes"] / 1e9, 2),
+            "tokens and logprobs equal": failed or same,
+            "every tensor compared": None
+            if failed
+            else f"**{differ} differ**"
+            if differ
+            else "equal",
+        }
 
 
-def _moved(what: str, actions: list[Row], nbytes: int) -> tuple[object, ...]:
-    elapsed_s = median(each["elapsed_s"] for each in actions)
-    return what, f"{elapsed_s:.2f}", f"{nbytes / elapsed_s / 1e9:.1f}"
+def _together(rows: Sequence[Row]) -> Iterator[Row]:
+    bus = bus_gbps(rows)
+    for row in part_of(rows, "together"):
+        rates, ranks = row["together_gbps"], row["ranks"]
+        if row["case"] != _CHECKED:
+            yield {
+                "what": row["case"],
+                "together GB/s": number(median(rates), 1),
+                "spread": f"{min(rates):.1f} to {max(rates):.1f}",
+                "of the buses": number(median(rates) / bus if bus else None, 2),
+                "rank by rank GB/s": " and ".join(f"{median(each['gbps']):.1f}" for each in ranks),
+                "path": ranks[0].get("path_ran"),
+            }
 
 
-def _actions(rows: list[Row], name: str) -> list[Row]:
+def _loaded(rows: Sequence[Row]) -> Iterator[Row]:
+    rows = part_of(rows, "large")
+    dummy_s = next((row["engine_s"] for row in rows if row["case"] == "dummy"), None)
+    for row in rows:
+        name, nbytes = row["case"], frozen_nbytes(rows)
+        loader_s = None if name == "dummy" else weights_s(row)
+        beyond_s = None if loader_s is None or dummy_s is None else row["engine_s"] - dummy_s
+        same = {each["equal"] for each in _only(row["done"], "decode")}
+        tokens = "equal" if same == {True} else "**differ**"
+        yield {
+            "model": row["model"],
+            "loader": name,
+            "GB": number(nbytes / 1e9, 1),
+            "loader s": number(loader_s, 2),
+            "GB/s": number(nbytes / loader_s / 1e9 if loader_s else None, 1),
+            "`LLM()` s": number(row["engine_s"], 1),
+            "beyond dummy s": number(beyond_s, 1),
+            "tokens": {"dummy": "", "default": "first decoded"}.get(name, tokens),
+        }
+
+
+def _moved(rows: Sequence[Row]) -> Iterator[Row]:
+    rows = part_of(rows, "large")
+    if not rows:
+        return
+    cold, pinned = restores(rows)
+    actions = {
+        "freeze to tmpfs": _actions(rows, "freeze"),
+        "restore in place from tmpfs": cold,
+        "pin": _actions(rows, "pin"),
+        "restore in place from pinned memory": pinned,
+    }
+    for what, done in actions.items():
+        elapsed_s = median(each["elapsed_s"] for each in done)
+        rate = number(frozen_nbytes(rows) / elapsed_s / 1e9, 1)
+        yield {"action on the live engine": what, "s": number(elapsed_s, 2), "GB/s": rate}
+
+
+def _faults(rows: Sequence[Row]) -> Iterator[Row]:
+    for row in part_of(rows, "faults"):
+        ended = "hung" if row["hung"] else f"status {row['status']}"
+        yield {
+            "fault": row["case"],
+            "s": number(row.get("sign_to_end_s"), 1),
+            "ended": ended + ("" if row["passed"] else " (**not as it should**)"),
+            "what was said": _short(row["sign"][0]) if row["sign"] else "**nothing**",
+        }
+
+
+def _actions(rows: Sequence[Row], name: str) -> list[Row]:
     return [each for row in rows for each in _only(row["done"], name)]
 
 
@@ -188,22 +173,21 @@ def _only(done: list[Row], name: str) -> list[Row]:
     return [each for each in done if each["action"] == name]
 
 
-def _faults(rows: list[Row]) -> Iterator[str]:
-    yield f"Seconds from its first word in the log until the process ended: at most {_FAULT_S}."
-    yield ""
-    yield from table(("fault", "s", "ended", "what was said"), map(_fault, rows))
-
-
-def _fault(row: Row) -> tuple[object, ...]:
-    ended = "hung" if row["hung"] else f"status {row['status']}"
-    said = row["sign"][0] if row["sign"] else "**nothing**"
-    passed = "" if row["passed"] else " (**not as it should**)"
-    until_s = f"{row['sign_to_end_s']:.1f}" if "sign_to_end_s" in row else ""
-    return row["name"], until_s, f"{ended}{passed}", _short(said)
-
-
 def _short(said: str) -> str:
     """Leave out what a log puts before a message, folders, and what only repeats."""
     text = re.sub(r"^\(Worker\S* pid=\d+\) (?:ERROR .*?\] )?", "", said)
     text = re.sub(r"\S*/(?=rank-)", "", text).replace("|", "/")
     return text if len(text) < _MOST else f"... {text[-_MOST:]}"
+
+
+SECTIONS = (
+    Section("Decoding beside the default loader", _decoding),
+    Section("Both ranks at once", _together, text=_AT_ONCE),
+    Section("A model that fills both GPUs", _loaded, text=_LARGE),
+    Section("", _moved),
+    Section(
+        "What fails",
+        _faults,
+        text=f"Seconds from its first word in the log until the process ended: at most {FAULT_S}.",
+    ),
+)

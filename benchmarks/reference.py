@@ -13,19 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import torch
 
-MIB = 1 << 20
-RESULTS = Path(__file__).with_name("results") / "reference.json"
+from gauges import describe_machine
+from results import FOLDER, MIB, Figure, Row, at_least, at_most, write_results
+
+FEW, MANY = 300, 20_000
+NAMED = {"elapsed_s": "samples_s"}
 
 
 def make(count: int, nbytes: int) -> dict[str, torch.Tensor]:
@@ -200,48 +202,60 @@ def prepare(folder: Path, count: int, nbytes: int) -> None:
 
 def machine() -> dict[str, object]:
     """Describe where this ran."""
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
     import safetensors
 
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_nbytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "safetensors": safetensors.__version__,
-        "commit": _commit(),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+    return describe_machine(torch.device("cpu")) | {"safetensors": safetensors.__version__}
 
 
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def run(folder: Path, nbytes: int, repeat: int) -> dict[str, object]:
-    counts = (300, 20_000)
+def run(folder: Path, nbytes: int, repeat: int) -> list[Row]:
+    """Return a row for each case and count, with all its samples."""
+    counts = (FEW, MANY)
     for count in counts:
         prepare(folder, count, nbytes)
-    samples: dict[str, list[dict[str, float]]] = {}
+    rows: dict[tuple[str, int], Row] = {}
     for _ in range(repeat):
         for case in CASES:
             for count in counts:
                 if case == "import_thaw" and count != counts[0]:
                     continue
-                found = measure(case, folder, count, nbytes)
-                samples.setdefault(f"{case}/{count}", []).append(found)
-    return {"machine": machine(), "nbytes": nbytes, "repeat": repeat, "samples": samples}
+                fresh: Row = {"case": case, "tensors": count}
+                row = rows.setdefault((case, count), fresh)
+                for key, value in measure(case, folder, count, nbytes).items():
+                    row.setdefault(NAMED.get(key, key), []).append(value)
+    return list(rows.values())
+
+
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """Say of each figure to reach what was found."""
+
+    def of(case: str, count: int, key: str = "samples_s") -> list[float]:
+        (found,) = ([*row[key]] for row in rows if (row["case"], row["tensors"]) == (case, count))
+        return found
+
+    def middle(case: str, count: int, key: str = "samples_s") -> float:
+        return median(of(case, count, key))
+
+    restore_s = middle("restore_thaw", FEW)
+    touching = middle("restore_safetensors", FEW) / restore_s
+    saving = middle("freeze_safetensors", FEW) / middle("freeze_thaw", FEW)
+    beyond = max(of("restore_thaw", FEW, "extra_rss")) - middle("restore_thaw", FEW, "payload")
+    freezing = max(of("freeze_thaw", FEW, "extra_rss"))
+    opening, manifest = (middle("open_thaw", MANY, key) for key in ("samples_s", "manifest"))
+    as_fast, many = "times as fast", f"{MANY:,} tensors"
+    return [
+        at_least("restore beside `load_file` and touching every byte", 1, as_fast, touching),
+        at_least("freeze (synced) beside `save_file` (not synced)", 1, as_fast, saving),
+        at_most("peak memory of a restore beyond the payload", 64, "MiB", beyond / MIB),
+        at_most("peak memory of a freeze beyond the source", 64, "MiB", freezing / MIB),
+        at_most(f"{many}: `thaw.open`", 0.3, "s", opening),
+        at_most(
+            f"{many}: restore",
+            1.5,
+            f"times that of {FEW}",
+            middle("restore_thaw", MANY) / restore_s,
+        ),
+        at_most(f"{many}: manifest", 5, "MB", manifest / 1e6),
+    ]
 
 
 def main() -> None:
@@ -257,9 +271,10 @@ def main() -> None:
         print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory(prefix="thaw-bench-", dir=options.folder) as folder:
-        results = run(Path(folder), options.nbytes, options.repeat)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        rows = run(Path(folder), options.nbytes, options.repeat)
+    settings = {"nbytes": options.nbytes, "repeat": options.repeat}
+    path = FOLDER / "reference.json"
+    write_results(path, machine(), rows, figures(rows), settings=settings)
 
 
 if __name__ == "__main__":

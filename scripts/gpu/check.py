@@ -11,7 +11,6 @@ checkout. Writes parity.json (results by backend and device) and line_rate.json.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -24,6 +23,10 @@ from typing import Any
 
 from place import ROOT, WRAP_UP_S, Place, prepared, run_until, say
 from result_log import read_log
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from results import Figure, at_most, write_results
 
 TESTS = ["tests/parity", "tests/backends", "tests/thaw/test_reference.py", "tests/thaw/cuda"]
 _MAX_STARTS = 8
@@ -98,20 +101,27 @@ def check(
     complete = set(ended) <= {"0", "1", "5"}  # pytest's own: all well, failures, or no test left
     results = collect(log)
     elapsed_s = round(time.monotonic() - began, 1)
-    document = {
-        "machine": machine,
-        "complete": complete,
-        "elapsed_s": elapsed_s,
-        "results": {
-            backend: {device: asdict(tally) for device, tally in devices.items()}
-            for backend, devices in results.items()
-        },
-    }
-    (place.output / "parity.json").write_text(json.dumps(document, indent=1) + "\n")
+    rows = [
+        {"case": f"{backend}/{device}", "backend": backend, "device": device, **asdict(tally)}
+        for backend, devices in results.items()
+        for device, tally in devices.items()
+    ]
+    facts = dict(machine)
+    versions, settings = facts.pop("versions"), {"complete": complete, "elapsed_s": elapsed_s}
+    failures = parity_figures(rows, complete=complete)
+    more = {"versions": versions, "settings": settings}
+    write_results(place.output / "parity.json", facts, rows, failures, **more)
     show(results, complete, elapsed_s)
     tallies = [tally for devices in results.values() for tally in devices.values()]
     good = complete and any(t.passed for t in tallies) and not any(t.failed for t in tallies)
     return 0 if good else 1
+
+
+def parity_figures(rows: list[dict[str, Any]], *, complete: bool) -> list[Figure]:
+    """Say how many tests failed, of which there should be none."""
+    failed, count = (sum(row[key] for row in rows) for key in ("failed", "passed"))
+    name, note = "tests that fail", f"{count:,} pass"
+    return [at_most(name, 0, "tests", failed, right=complete, note=note)] if rows else []
 
 
 def run_share(

@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "scripts" / "gpu"))
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
@@ -41,6 +42,18 @@ def line_rate(tmp_path: Path, out: Path) -> Callable[..., subprocess.CompletedPr
 @pytest.fixture
 def rows(out: Path) -> Callable[[], dict[tuple[str, str], Any]]:
     def read() -> dict[tuple[str, str], Any]:
-        return {(row["case"], row["what"]): row for row in json.loads(out.read_text())["rows"]}
+        found = json.loads(out.read_text())["rows"]
+        return {(row["case"], row["what"]): row for row in found if "samples_s" in row}
+
+    return read
+
+
+@pytest.fixture
+def missing(out: Path) -> Callable[[], dict[str, str]]:
+    """Read why cases were not measured."""
+
+    def read() -> dict[str, str]:
+        found = json.loads(out.read_text())["rows"]
+        return {row["case"]: row["reason"] for row in found if "reason" in row}
 
     return read

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -16,13 +15,19 @@ MIB = 1 << 20
 
 
 def compared(name: str, kind: str, **more: Any) -> dict[str, Any]:
-    made = {"name": name, "kind": kind, "engine": {"dtype": "bfloat16"}, "passed": True}
+    made = {
+        "part": "decoding",
+        "case": name,
+        "kind": kind,
+        "engine": {"dtype": "bfloat16"},
+        "passed": True,
+    }
     made |= {"tokens_equal": True, "logprobs_equal": True, "decoded_tokens": 256}
     return made | {"differences": []} | more
 
 
 def start(way: str, engine_s: float, weights_s: float | None = None, **more: Any) -> dict[str, Any]:
-    made = {"shape": SHAPE, "way": way, "engine_s": engine_s, "load_model_s": engine_s - 5.5}
+    made = {"shape": SHAPE, "case": way, "engine_s": engine_s, "load_model_s": engine_s - 5.5}
     made |= {"kept_nbytes": NBYTES, "torch_extra_nbytes": 96 * MIB}
     if weights_s is not None:
         made |= {"weights_s": weights_s, "equal": True}
@@ -35,7 +40,7 @@ def rows() -> list[dict[str, Any]]:
     extra = {"device_nbytes": 300 * MIB, "torch_nbytes": 96 * MIB}
     extra |= {"anonymous_nbytes": 200 * MIB, "machine_nbytes": 250 * MIB}
     plain = {"buffered, 4 x 4 MiB": [4.0, 4.2], "buffered, 16 x 4 MiB": [3.0, 3.8]}
-    freeze = {"way": "freeze/tmpfs", "samples_s": [3.3, 3.5], "plain_s": plain, "tensors": 200}
+    freeze = {"case": "freeze/tmpfs", "samples_s": [3.3, 3.5], "plain_s": plain, "tensors": 200}
     return [
         start("dummy, first of the process", 19.0),
         start("default, first of the process", 18.0, 3.75),
@@ -45,15 +50,15 @@ def rows() -> list[dict[str, Any]]:
         start("thaw/tmpfs", 10.375, 0.3125),
         start("thaw/page-cache", 10.5, 0.4),
         start("fastsafetensors", 12.0, 2.5),
-        {"shape": SHAPE, "way": "instanttensor", "error": "ImportError: no | instanttensor"},
+        {"shape": SHAPE, "case": "instanttensor", "error": "ImportError: no | instanttensor"},
         start("dummy", 10.25),
         start("default", 15.0, 5.0),
         start("thaw/tmpfs", 10.625, 0.34375),
         start("thaw/tmpfs, memory sampled", 11.0, 0.35, sampled_extra=extra),
         start("thaw/tmpfs, before hot restores", 10.75, 0.36),
-        hot | {"way": "hot/tmpfs", "samples_s": [0.4, 0.5, 0.6], "moving_s": [0.33, 0.44, 0.55]},
+        hot | {"case": "hot/tmpfs", "samples_s": [0.4, 0.5, 0.6], "moving_s": [0.33, 0.44, 0.55]},
         hot
-        | {"way": "hot/pinned", "samples_s": [0.25, 0.28, 0.35], "moving_s": [0.21, 0.23, 0.3]}
+        | {"case": "hot/pinned", "samples_s": [0.25, 0.28, 0.35], "moving_s": [0.21, 0.23, 0.3]}
         | {"pinning_s": 0.875},
     ]
 
@@ -63,44 +68,47 @@ def raw(rows: list[dict[str, Any]]) -> dict[str, Any]:
     decoding = [compared("llama", "loaded"), compared("gemma2", "processed")]
     machine = {"cpu": "some CPU", "cores": 16}
     versions = {"vllm": "1.2.3", "device": "some GPU"}
-    return {"machine": machine, "versions": versions, "decoding": decoding, "figures": rows}
+    rows = [*decoding, *({"part": "starts"} | row for row in rows)]
+    return {"machine": machine, "versions": versions, "rows": rows}
 
 
 @pytest.fixture
 def on_cpu() -> dict[str, Any]:
     two = {"dtype": "float32", "tensor_parallel_size": 2}
     decoding = [compared("llama", "loaded"), compared("llama", "loaded", engine=two)]
-    return {"machine": {"cores": 2}, "versions": {"device": "CPU"}, "decoding": decoding}
+    return {"machine": {"cores": 2}, "versions": {"device": "CPU"}, "rows": decoding}
 
 
-def made(folder: Path, **results: dict[str, Any]) -> str:
-    from engines_page import files
+def made(**results: dict[str, Any]) -> str:
+    import engines_results
+    from engines_page import make
 
-    for name, raw in results.items():
-        (folder / f"{name}.json").write_text(json.dumps(raw))
-    ((path, text),) = files(folder, folder).items()
-    assert path.name == "engines.md"
-    return text
+    found = {name: each | {"figures": []} for name, each in results.items()}
+    for each in found.values():
+        each["figures"] = [asdict(figure) for figure in engines_results.figures(each["rows"])]
+    return make({f"{name}.json": each for name, each in found.items()})
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bool | None]]:
+    """Return what the page says of each figure, and whether it is reached."""
     import engines_results
+    from pages import found_in_words
 
-    found = engines_results.figures(engines_results.Shape(SHAPE, rows))
-    return {each.what: (each.found, each.reached) for each in found}
+    found = engines_results.figures([{"part": "starts"} | row for row in rows])
+    return {each.name: (found_in_words(asdict(each)), each.reached) for each in found}
 
 
-WEIGHTS = "weights from tmpfs: at least 45 GB/s"
-BEYOND = "`LLM()` beyond dummy weights, snapshot in tmpfs: at most 0.5 s"
-HOT = "live engine, restored from pinned memory: at most 0.35 s"
-FREEZE = "freeze to tmpfs: at least 0.95 times the best plain writes"
-EXTRA = "torch's device memory beyond the weights while they load: at most 512 MiB"
+WEIGHTS = f"{SHAPE}, weights from tmpfs"
+BEYOND = f"{SHAPE}, `LLM()` beyond dummy weights, snapshot in tmpfs"
+HOT = f"{SHAPE}, live engine, restored from pinned memory"
+FREEZE = f"{SHAPE}, freeze to tmpfs"
+EXTRA = f"{SHAPE}, torch's device memory beyond the weights while they load"
 
 
 def test_figures_say_what_was_found(rows: list[dict[str, Any]]) -> None:
     found = figures(rows)
-    assert found[WEIGHTS] == ("48.76 GB/s", True)
-    assert found["weights from the page cache: at least 45 GB/s"] == ("40 GB/s", False)
+    assert found[WEIGHTS] == ("48.8 GB/s", True)
+    assert found[f"{SHAPE}, weights from the page cache"] == ("40 GB/s", False)
     assert found[BEYOND] == ("0.375 s", True)
     assert found[HOT] == ("0.28 s", True)
     assert found[FREEZE] == ("1 times the best plain writes", True)
@@ -121,7 +129,9 @@ def test_a_little_worse_is_not_reached(
     rows: list[dict[str, Any]], figure: str, way: str, change: dict[str, Any]
 ) -> None:
     assert figures(rows)[figure][1] is True
-    assert figures([row | change if row["way"] == way else row for row in rows])[figure][1] is False
+    assert (
+        figures([row | change if row["case"] == way else row for row in rows])[figure][1] is False
+    )
 
 
 @pytest.mark.parametrize("figure", [WEIGHTS, BEYOND, HOT, FREEZE, EXTRA])
@@ -131,32 +141,23 @@ def test_a_little_worse_is_not_reached(
 def test_what_is_not_equal_reaches_nothing(
     rows: list[dict[str, Any]], figure: str, change: dict[str, Any]
 ) -> None:
-    changed = [row | change if row["way"].startswith(("thaw/", "hot/")) else row for row in rows]
+    changed = [row | change if row["case"].startswith(("thaw/", "hot/")) else row for row in rows]
     found, reached = figures(changed)[figure]
     assert reached is False
-    assert found.endswith(", but not equal")
+    assert found.endswith(" (but not equal)")
 
 
-def test_what_was_not_measured_is_said(
-    raw: dict[str, Any], on_cpu: dict[str, Any], tmp_path: Path
-) -> None:
-    del raw["figures"]
-    page = made(tmp_path, engines=raw, engines_cpu=on_cpu)
-    assert f"| {WEIGHTS} | not measured |  |" in page
-    assert page.endswith("\n\nNot measured yet.\n")
-    assert len(re.findall(r"\| not measured \|  \|", page)) == len(figures([])) == 7
-
-
-def test_no_results_make_no_page(tmp_path: Path) -> None:
-    from engines_page import files
-
-    assert files(tmp_path, tmp_path) == {}
+def test_what_was_not_measured_is_said(rows: list[dict[str, Any]]) -> None:
+    found = figures([row for row in rows if row["case"] == "default"])
+    assert len(found) == 7
+    assert set(found.values()) == {("not measured", None)}
+    assert figures([]) == {}
 
 
 def test_comparisons_say_where_and_how_they_ended(
-    raw: dict[str, Any], on_cpu: dict[str, Any], tmp_path: Path
+    raw: dict[str, Any], on_cpu: dict[str, Any]
 ) -> None:
-    lines = made(tmp_path, engines=raw, engines_cpu=on_cpu).splitlines()
+    lines = made(engines=raw, engines_cpu=on_cpu).splitlines()
     columns = "CPU, bfloat16, TP=1 | CPU, float32, TP=2 | some GPU, bfloat16, TP=1"
     assert f"| model | kind | {columns} |" in lines
     equal = "equal, 256 tokens"
@@ -174,19 +175,17 @@ def test_comparisons_say_where_and_how_they_ended(
     ],
 )
 def test_a_comparison_that_did_not_pass_stands_out(
-    raw: dict[str, Any], tmp_path: Path, change: dict[str, Any], said: str, why: str | None
+    raw: dict[str, Any], change: dict[str, Any], said: str, why: str | None
 ) -> None:
     # Made again, and the second time it passed.
-    raw["decoding"].insert(0, compared("llama", "loaded") | {"passed": False} | change)
-    lines = made(tmp_path, engines=raw).splitlines()
+    raw["rows"].insert(0, compared("llama", "loaded") | {"passed": False} | change)
+    lines = made(engines=raw).splitlines()
     assert f"| llama | loaded | {said} |" in lines
     assert (f"- llama, loaded, some GPU, bfloat16, TP=1: {why}" in lines) == bool(why)
 
 
-def test_ways_are_beside_each_other_with_medians_of_their_repeats(
-    raw: dict[str, Any], tmp_path: Path
-) -> None:
-    page = made(tmp_path, engines=raw)
+def test_ways_are_beside_each_other_with_medians_of_their_repeats(raw: dict[str, Any]) -> None:
+    page = made(engines=raw)
     for line in (
         f"| {SHAPE} | 16.00 | 4.500 | 0.328 | 13.7 | 48.8 | 4.38 | 0.38 |",
         "| `dummy` | 2 |  |  | 4.625 | 10.125 | 10.000 to 10.250 |  | 96 |  |",
@@ -203,15 +202,14 @@ def test_ways_are_beside_each_other_with_medians_of_their_repeats(
         assert line in page.splitlines(), page
 
 
-def test_every_measured_number_of_the_page_comes_from_the_results(
-    raw: dict[str, Any], tmp_path: Path
-) -> None:
+def test_every_measured_number_of_the_page_comes_from_the_results(raw: dict[str, Any]) -> None:
     """Change every number of the results: no number of the tables stays, but the figures asked."""
     # Several of all, so that there are spreads and numbers of samples to change.
-    raw["figures"] = 2 * [row for row in raw["figures"] if "error" not in row]
+    raw["rows"] = 2 * [row for row in raw["rows"] if "error" not in row]
     other = copy.deepcopy(raw)
-    other["figures"] += copy.deepcopy([r for r in raw["figures"] if "sampled_extra" not in r])
-    for index, row in enumerate(other["figures"]):
+    starts = [row for row in raw["rows"] if row["part"] == "starts"]
+    other["rows"] += copy.deepcopy([r for r in starts if "sampled_extra" not in r])
+    for index, row in enumerate(other["rows"]):
         for key, value in row.items():
             factor = 1.7 + 0.09 * index
             if isinstance(value, float):
@@ -225,21 +223,22 @@ def test_every_measured_number_of_the_page_comes_from_the_results(
                 row[key] += 3_000_000_000
         if "sampled_extra" in row:
             row["sampled_extra"] = {k: v + 77 * MIB for k, v in row["sampled_extra"].items()}
-    for each in other["decoding"]:
-        each["decoded_tokens"] += 1
+        if row["part"] == "decoding":
+            row["decoded_tokens"] += 1
     other["machine"]["cores"] = 15
     other["versions"]["vllm"] = "9.8.7"
-    page, changed = (tables(made(tmp_path, engines=each)) for each in (raw, other))
+    page, changed = (tables(made(engines=each)) for each in (raw, other))
     assert len(page) == len(changed) > 60
     assert [(a, b) for a, b in zip(page, changed, strict=True) if a == b] == [], page
 
 
 def tables(page: str) -> list[str]:
     asked = re.compile(
-        rf"at (least|most) [\d.]+|{SHAPE}|buffered, \d+ x \d MiB|TP=\d|bfloat16|gemma2"
+        rf"at (least|most) [\d.]+|\| comparisons .*|{SHAPE}|buffered, \d+ x \d MiB|"
+        r"TP=\d|bfloat16|gemma2"
     )
     shown = [line for line in page.splitlines() if line.startswith(("| ", "- "))]
-    return re.findall(r"\d[\d.]*", asked.sub("", "\n".join(shown)))
+    return re.findall(r"\d[\d.,]*", asked.sub("", "\n".join(shown)))
 
 
 @pytest.mark.parametrize(
@@ -251,15 +250,16 @@ def tables(page: str) -> list[str]:
     ],
 )
 def test_modes_say_what_was_as_it_must_be(
-    raw: dict[str, Any], tmp_path: Path, change: dict[str, Any], said: str
+    raw: dict[str, Any], change: dict[str, Any], said: str
 ) -> None:
-    modes = [{"mode": "graphs", "engine": {"enforce_eager": False}} | change]
-    page = made(tmp_path, engines=raw, engine_modes=raw | {"modes": modes, "figures": []})
+    mode = {"part": "modes", "case": "graphs", "engine": {"enforce_eager": False}}
+    mode |= {"passed": True} | change
+    page = made(engines=raw, engine_modes=raw | {"rows": [mode]})
     assert f'| graphs | `{{"enforce_eager": false}}` {said}' in page
 
 
-def test_shapes_come_from_every_file_that_has_some(raw: dict[str, Any], tmp_path: Path) -> None:
-    others = [row | {"shape": "Other-7B"} for row in raw["figures"]]
-    page = made(tmp_path, engine_figures=raw, engine_figures_more=raw | {"figures": others})
+def test_shapes_come_from_every_file_that_has_some(raw: dict[str, Any]) -> None:
+    others = [r | {"shape": "Other-7B"} for r in raw["rows"] if r["part"] == "starts"]
+    page = made(engine_figures=raw, engine_figures_more=raw | {"rows": others})
     assert f"### {SHAPE}" in page
     assert "### Other-7B" in page

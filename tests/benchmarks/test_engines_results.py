@@ -21,8 +21,8 @@ Key = tuple[str, str, str, int]
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((RESULTS / name).read_text())["decoding"]
-    return found
+    found = json.loads((RESULTS / name).read_text())["rows"]
+    return [row for row in found if row["part"] == "decoding"]
 
 
 def key(name: str, kind: str, engine: dict[str, Any]) -> Key:
@@ -30,7 +30,7 @@ def key(name: str, kind: str, engine: dict[str, Any]) -> Key:
 
 
 def keys(name: str) -> list[Key]:
-    return [key(row["name"], row["kind"], row["engine"]) for row in rows(name)]
+    return [key(row["case"], row["kind"], row["engine"]) for row in rows(name)]
 
 
 def test_the_cpu_s_comparisons_cover_every_architecture_dtype_kind_and_two_ranks() -> None:
@@ -70,13 +70,13 @@ def test_every_comparison_ended_well(name: str) -> None:
 
 
 def test_the_weights_decide_what_is_decoded() -> None:
-    decoded = {row["name"]: row["decoded_sha256"] for row in rows("engines_cpu.json")}
+    decoded = {row["case"]: row["decoded_sha256"] for row in rows("engines_cpu.json")}
     assert len(set(decoded.values())) == len(decoded)
 
 
 def test_every_mode_ended_well() -> None:
-    rows = json.loads((RESULTS / "engine_modes.json").read_text())["modes"]
-    assert {row["mode"] for row in rows} == {"CUDA graphs", "sleep mode"}
+    rows = json.loads((RESULTS / "engine_modes.json").read_text())["rows"]
+    assert {row["case"] for row in rows} == {"CUDA graphs", "sleep mode"}
     assert all(row["passed"] and all(row["found"].values()) for row in rows)
 
 

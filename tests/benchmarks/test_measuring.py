@@ -119,7 +119,8 @@ def test_case_names_are_distinct_and_files_are_made_before_they_are_read() -> No
 def test_samples_of_several_processes_are_joined_once() -> None:
     from line_rate import _merged
 
-    found = [{"row": {"what": "first", "samples_s": [s], "identical": s < 2.0}} for s in (1.0, 2.0)]
+    found = [{"what": "first", "samples_s": [s], "identical": s < 2.0} for s in (1.0, 2.0)]
     for _ in range(2):
-        (row,) = _merged([*found, {"ceilings": []}])
+        row, ceiling = _merged([*found, {"what": "write", "gbps": 1.0}])
+        assert ceiling == {"what": "write", "gbps": 1.0}
         assert (row["samples_s"], row["identical"]) == ([1.0, 2.0], False)

@@ -115,6 +115,6 @@ def test_every_architecture_decodes_what_the_default_loader_s_weights_do(
     out = tmp_path / "engines_cpu.json"
     command = [sys.executable, str(BENCHMARK), "decoding", "--folder", str(tmp_path / "engines")]
     run_alone([*command, "--out", str(out)], tmp_path, MATRIX_LIMIT_S)
-    rows = json.loads(out.read_text())["decoding"]
+    rows = json.loads(out.read_text())["rows"]
     assert len(rows) >= 48
     assert [row for row in rows if not row["passed"]] == []
