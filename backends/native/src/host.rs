@@ -1,13 +1,13 @@
 //! Transfers between a file and host memory.
 
-use crate::crc;
 use crate::error::{Error, Result};
-use crate::file::File;
+use crate::io::file::File;
+use crate::io::source::Files;
 use crate::job::Job;
+use crate::job::crc;
+use crate::job::plan::{Part, Piece, blocks};
+use crate::memory::pool::{Loan, Shape};
 use crate::memory::{PAGE_NBYTES, bytes, is_writable};
-use crate::plan::{Part, Piece, blocks};
-use crate::pool::{Loan, Shape};
-use crate::source::Files;
 
 /// What is copied, digested and written at once.
 const BLOCK_NBYTES: u64 = 256 << 10;

@@ -7,19 +7,21 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 
-use crate::control::Control;
 use crate::cuda::{self, Device};
 use crate::device::DeviceJob;
+use crate::device::feed::Feed;
+use crate::device::submit;
 use crate::error::{Error, Result};
-use crate::feed::Feed;
-use crate::file::File;
+use crate::host;
+use crate::io::file::File;
+use crate::io::source::{Files, Source};
+use crate::job::control::Control;
+use crate::job::ledger::{self, Ledger};
+use crate::job::plan::{Chunks, Extent, Piece, Plan};
 use crate::job::{Digests, Job};
-use crate::ledger::{self, Ledger};
 use crate::memory::PAGE_NBYTES;
-use crate::plan::{Chunks, Extent, Piece, Plan};
+use crate::memory::pool;
 use crate::settings::Settings;
-use crate::source::{Files, Source};
-use crate::{host, pool, submit};
 
 create_exception!(
     _native,

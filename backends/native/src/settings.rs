@@ -3,7 +3,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::file::Io;
+use crate::io::file::Io;
 use crate::memory::PAGE_NBYTES;
 
 #[pyclass(frozen, from_py_object)]

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use crate::cuda::Stream;
 use crate::device::DeviceJob;
+use crate::device::feed::{Feed, Filled};
+use crate::device::queueing::{Pause, mark, read, reset, scatter};
+use crate::device::tally::Tally;
 use crate::error::Result;
-use crate::feed::{Feed, Filled};
-use crate::plan::Part;
-use crate::pool::{Lane, LaneCuda, STREAMS, Table};
-use crate::queueing::{Pause, mark, read, reset, scatter};
-use crate::source::Source;
-use crate::tally::Tally;
+use crate::io::source::Source;
+use crate::job::plan::Part;
+use crate::memory::pool::{Lane, LaneCuda, STREAMS, Table};
 
 /// How many pieces of a pinned source are under way on each stream.
 const PINNED_AT_ONCE: usize = 4;

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use crate::plan::Part;
+use crate::job::plan::Part;
 
 const MAX_IOVECS: usize = 1024;
 

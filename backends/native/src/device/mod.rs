@@ -1,20 +1,26 @@
 //! Transfers between a file, or page-locked host memory, and the memory of a CUDA device.
 
+pub mod feed;
+mod line;
+mod queueing;
+pub mod submit;
+mod tally;
+
 use std::sync::{Arc, OnceLock};
 
 use crate::cuda::kernels::Kernels;
 use crate::cuda::{Device, DeviceMemory};
+use crate::device::feed::{Closing, Feed};
+use crate::device::line::Line;
+use crate::device::submit::Submitter;
 use crate::error::Result;
-use crate::feed::{Closing, Feed};
-use crate::file::File;
+use crate::io::file::File;
+use crate::io::source::Source;
 use crate::job::Job;
-use crate::line::Line;
+use crate::job::plan::Piece;
+use crate::memory::pool::{Loan, Shape};
 use crate::memory::{PAGE_NBYTES, align_up};
-use crate::plan::Piece;
-use crate::pool::{Loan, Shape};
 use crate::settings::Settings;
-use crate::source::Source;
-use crate::submit::Submitter;
 
 /// A piece in more parts than this goes through staging memory on the device.
 const MAX_COPIES: usize = 8;

@@ -1,5 +1,7 @@
 //! Anonymous memory of whole pages.
 
+pub mod pool;
+
 use std::ffi::c_void;
 use std::io;
 use std::thread;

@@ -5,12 +5,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::cursor::Cursor;
 use crate::error::{Error, Result};
+use crate::io::cursor::Cursor;
+use crate::io::residency::{Probe, lives_in_memory};
+use crate::io::ring;
+use crate::job::plan::Part;
 use crate::memory::{PAGE_NBYTES, align_down, align_up};
-use crate::plan::Part;
-use crate::residency::{Probe, lives_in_memory};
-use crate::ring;
 
 /// How bytes go between a file and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

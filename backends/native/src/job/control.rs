@@ -8,7 +8,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::plan::Piece;
+use crate::job::plan::Piece;
 
 /// How often signals are looked at and progress is told.
 const TICK: Duration = Duration::from_millis(50);

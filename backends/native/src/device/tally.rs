@@ -3,14 +3,14 @@
 //! A launch for each piece would cost the driver more than it costs the device, and would keep
 //! copies that come after it on the same stream waiting.
 
-use crate::crc;
 use crate::cuda::kernels::{SEGMENT_NBYTES, Segment};
 use crate::device::DeviceJob;
+use crate::device::queueing::{mark, reset, wait};
 use crate::error::Result;
-use crate::ledger::Span;
-use crate::plan::{Part, Piece};
-use crate::pool::{Batch, Lane, LaneCuda, MAX_SEGMENTS};
-use crate::queueing::{mark, reset, wait};
+use crate::job::crc;
+use crate::job::ledger::Span;
+use crate::job::plan::{Part, Piece};
+use crate::memory::pool::{Batch, Lane, LaneCuda, MAX_SEGMENTS};
 
 /// What makes up the digests of a batch, in order.
 enum Fragment {

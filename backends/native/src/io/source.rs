@@ -2,11 +2,11 @@
 
 use std::os::fd::RawFd;
 
-use crate::crc;
 use crate::error::Result;
-use crate::file::{File, Io, Moved};
+use crate::io::file::{File, Io, Moved};
+use crate::job::crc;
+use crate::job::plan::{Extent, MAX_GAP_NBYTES, Part};
 use crate::memory::bytes;
-use crate::plan::{Extent, MAX_GAP_NBYTES, Part};
 
 /// Files that are read as if they were one: each has a base, from which its offsets are counted.
 pub struct Files(Vec<File>);
@@ -105,7 +105,7 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Plan;
+    use crate::job::plan::Plan;
 
     fn extent(offset: u64, nbytes: u64) -> Extent {
         Extent {

@@ -3,11 +3,11 @@
 
 use crate::cuda::Stream;
 use crate::device::DeviceJob;
+use crate::device::queueing::{mark, reset, scatter, wait};
 use crate::error::Result;
-use crate::file::File;
-use crate::plan::Piece;
-use crate::pool::{Lane, LaneCuda};
-use crate::queueing::{mark, reset, scatter, wait};
+use crate::io::file::File;
+use crate::job::plan::Piece;
+use crate::memory::pool::{Lane, LaneCuda};
 
 /// What it has in flight is waited for before it is dropped.
 pub struct Line<'a> {

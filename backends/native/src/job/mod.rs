@@ -1,13 +1,17 @@
 //! What the workers of one transfer share.
 
+pub mod control;
+pub mod crc;
+pub mod ledger;
+pub mod plan;
+
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::control::Control;
-use crate::crc;
 use crate::error::{Error, Result};
-use crate::ledger::{Ledger, Span};
+use crate::job::control::Control;
+use crate::job::ledger::{Ledger, Span};
+use crate::job::plan::{Part, Piece, Plan};
 use crate::memory::bytes;
-use crate::plan::{Part, Piece, Plan};
 
 /// What becomes of the digest of a chunk.
 pub enum Digests {

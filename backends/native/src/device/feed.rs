@@ -11,13 +11,13 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
 };
 
+use crate::device::queueing::Pause;
 use crate::error::Result;
+use crate::io::source::Files;
 use crate::job::Job;
+use crate::job::plan::{Piece, blocks};
 use crate::memory::PAGE_NBYTES;
-use crate::plan::{Piece, blocks};
-use crate::pool::Lane;
-use crate::queueing::Pause;
-use crate::source::Files;
+use crate::memory::pool::Lane;
 
 /// A piece in page-locked memory, ready for the device.
 #[derive(Clone, Copy)]

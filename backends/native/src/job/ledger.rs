@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
-use crate::crc;
-use crate::plan::{Chunks, Piece};
+use crate::job::crc;
+use crate::job::plan::{Chunks, Piece};
 
 /// A chunk, or the part of one that lies in a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

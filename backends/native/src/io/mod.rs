@@ -1,0 +1,7 @@
+//! Files: how bytes go between them and host memory.
+
+mod cursor;
+pub mod file;
+mod residency;
+mod ring;
+pub mod source;
