@@ -2,6 +2,14 @@
 //!
 //! It knows nothing of headers, names or tensors. Everything it is given was checked by its caller,
 //! `thaw_native/backend.py`; what it takes from a file are bytes, never numbers.
+//!
+//! Rooms, each of which uses only those before it:
+//! - `cuda`: the driver and what a transfer needs of it
+//! - `memory`: pages, and the pool of bounce memory
+//! - `job`: what is to be moved, who takes which piece, and what becomes of digests
+//! - `io`: files, through the page cache and around it
+//! - `host`, `device`: what the workers of a transfer do, by where the memory is
+//! - `python`: what Python sees
 
 mod cuda;
 mod device;

@@ -8,8 +8,9 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 
 use crate::cuda::{self, Device};
-use crate::device::DeviceJob;
+use crate::device;
 use crate::device::feed::Feed;
+use crate::device::job::DeviceJob;
 use crate::device::submit;
 use crate::error::{Error, Result};
 use crate::host;
@@ -177,7 +178,7 @@ fn read(
                 }
             };
             // SAFETY: as above.
-            let work = |worker| unsafe { shared.read(&source, &feed, worker) };
+            let work = |worker| unsafe { device::read(&shared, &source, &feed, worker) };
             let ended = job.control.run(py, 1 + workers, progress, work);
             py.detach(|| drop(shared));
             ended?
@@ -234,7 +235,7 @@ fn write(
         Some(ordinal) => {
             let shared = py.detach(|| on_device(&job, ordinal, ptx, &settings, threads))?;
             // SAFETY: as above.
-            let work = |worker| unsafe { shared.write(&file, worker) };
+            let work = |worker| unsafe { device::write(&shared, &file, worker) };
             let ended = job.control.run(py, threads, progress, work);
             py.detach(|| drop(shared));
             ended?

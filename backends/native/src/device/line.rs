@@ -2,7 +2,7 @@
 //! writes out another.
 
 use crate::cuda::Stream;
-use crate::device::DeviceJob;
+use crate::device::job::DeviceJob;
 use crate::device::queueing::{mark, reset, scatter, wait};
 use crate::error::Result;
 use crate::io::file::File;

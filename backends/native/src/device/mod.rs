@@ -1,153 +1,76 @@
 //! Transfers between a file, or page-locked host memory, and the memory of a CUDA device.
 
 pub mod feed;
+pub mod job;
 mod line;
 mod queueing;
 pub mod submit;
 mod tally;
 
-use std::sync::{Arc, OnceLock};
-
-use crate::cuda::kernels::Kernels;
-use crate::cuda::{Device, DeviceMemory};
 use crate::device::feed::{Closing, Feed};
+use crate::device::job::DeviceJob;
 use crate::device::line::Line;
 use crate::device::submit::Submitter;
 use crate::error::Result;
 use crate::io::file::File;
 use crate::io::source::Source;
-use crate::job::Job;
-use crate::job::plan::Piece;
-use crate::memory::pool::{Loan, Shape};
-use crate::memory::{PAGE_NBYTES, align_up};
-use crate::settings::Settings;
+use crate::memory::pool::Loan;
 
-/// A piece in more parts than this goes through staging memory on the device.
-const MAX_COPIES: usize = 8;
-
-/// What the workers of a transfer with a device share, beside the job.
-pub struct DeviceJob<'a> {
-    pub job: &'a Job,
-    pub slots: usize,
-    /// Whether digests are computed on the device, where the bytes are.
-    pub digests_on_device: bool,
-    device: Device,
-    ptx: &'a [u8],
-    kernels: OnceLock<Arc<Kernels>>,
-    staging: Option<DeviceMemory>,
+/// Reads pieces until none is left: worker 0 talks to the driver, the others to the file.
+///
+/// # Safety
+/// The memory of the plan's extents must be valid device memory and left alone meanwhile.
+pub unsafe fn read(
+    shared: &DeviceJob<'_>,
+    source: &Source,
+    feed: &Feed<'_>,
+    worker: usize,
+) -> Result<()> {
+    if worker == 0 {
+        // SAFETY: the caller vouches for the extents.
+        return unsafe { submit(shared, source, feed) };
+    }
+    match source {
+        Source::Files(files) => feed.fill(files, !shared.digests_on_device),
+        Source::Pinned { .. } => Ok(()),
+    }
 }
 
-impl<'a> DeviceJob<'a> {
-    /// Takes staging memory on the device for so many lanes, if any piece needs it.
-    pub fn new(
-        job: &'a Job,
-        device: Device,
-        ptx: &'a [u8],
-        settings: &Settings,
-        lanes: usize,
-    ) -> Result<DeviceJob<'a>> {
-        let mut new = DeviceJob {
-            job,
-            slots: settings.slots,
-            digests_on_device: settings.digests_on_device && job.ledger().is_some(),
-            device,
-            ptx,
-            kernels: OnceLock::new(),
-            staging: None,
-        };
-        let pieces = job.control.pieces();
-        if pieces.iter().any(|piece| new.is_staged(*piece)) {
-            let nbytes = (lanes * new.slots) as u64 * new.staging_nbytes();
-            new.staging = Some(DeviceMemory::new(device, nbytes)?);
-        }
-        Ok(new)
-    }
+/// # Safety
+/// As `read`.
+unsafe fn submit(shared: &DeviceJob<'_>, source: &Source, feed: &Feed<'_>) -> Result<()> {
+    let loan;
+    // Dropped before the loan, and after the submitter, which has nothing in flight then.
+    let _closing = Closing(feed);
+    shared.device.enter()?;
+    let shape = shared.shape(shared.slots, matches!(source, Source::Files(_)));
+    loan = Loan::take(shape, Some(shared.device), || {
+        !shared.job.control.is_stopped()
+    })?;
+    let Some(loan) = &loan else {
+        return Ok(());
+    };
+    feed.open(loan.lane());
+    // SAFETY: the caller vouches for the extents.
+    unsafe { Submitter::new(shared, loan.lane(), source, feed).run() }
+}
 
-    fn staging_nbytes(&self) -> u64 {
-        align_up(self.job.piece_nbytes) + PAGE_NBYTES
-    }
-
-    /// Staging memory for a piece, aligned to 16 bytes as the piece is in the file.
-    pub fn staging(&self, slot: usize, piece: Piece) -> u64 {
-        let memory = self.staging.as_ref().expect("taken if any piece needs it");
-        memory.address + slot as u64 * self.staging_nbytes() + piece.start % PAGE_NBYTES
-    }
-
-    /// Whether a piece has too many parts for a copy of each.
-    pub fn is_staged(&self, piece: Piece) -> bool {
-        let parts = self.job.plan.parts(piece.start, piece.end);
-        parts
-            .filter(|part| part.address.is_some())
-            .nth(MAX_COPIES)
-            .is_some()
-    }
-
-    pub fn kernels(&self) -> Result<&Kernels> {
-        if let Some(kernels) = self.kernels.get() {
-            return Ok(kernels);
-        }
-        let loaded = Kernels::load(self.device, self.ptx)?;
-        Ok(self.kernels.get_or_init(|| loaded))
-    }
-
-    fn shape(&self, slots: usize, bounce: bool) -> Shape {
-        Shape {
-            device: Some(self.device.ordinal),
-            slots,
-            piece_nbytes: self.job.piece_nbytes,
-            bounce,
-        }
-    }
-
-    /// Reads pieces until none is left: worker 0 talks to the driver, the others to the file.
-    ///
-    /// # Safety
-    /// The memory of the plan's extents must be valid device memory and left alone meanwhile.
-    pub unsafe fn read(&self, source: &Source, feed: &Feed<'_>, worker: usize) -> Result<()> {
-        if worker == 0 {
-            // SAFETY: the caller vouches for the extents.
-            return unsafe { self.submit(source, feed) };
-        }
-        match source {
-            Source::Files(files) => feed.fill(files, !self.digests_on_device),
-            Source::Pinned { .. } => Ok(()),
-        }
-    }
-
-    /// # Safety
-    /// As `read`.
-    unsafe fn submit(&self, source: &Source, feed: &Feed<'_>) -> Result<()> {
-        let loan;
-        // Dropped before the loan, and after the submitter, which has nothing in flight then.
-        let _closing = Closing(feed);
-        self.device.enter()?;
-        let shape = self.shape(self.slots, matches!(source, Source::Files(_)));
-        loan = Loan::take(shape, Some(self.device), || !self.job.control.is_stopped())?;
-        let Some(loan) = &loan else {
-            return Ok(());
-        };
-        feed.open(loan.lane());
+/// Writes pieces until none is left.
+///
+/// # Safety
+/// As `read`.
+pub unsafe fn write(shared: &DeviceJob<'_>, file: &File, worker: usize) -> Result<()> {
+    shared.device.enter()?;
+    let shape = shared.shape(shared.slots, true);
+    // One worker is enough to get to the end; the others take what memory there is.
+    let wait = || worker == 0 && !shared.job.control.is_stopped();
+    let Some(loan) = Loan::take(shape, Some(shared.device), wait)? else {
+        return Ok(());
+    };
+    let mut line = Line::new(shared, loan.lane(), worker);
+    while let Some(piece) = shared.job.control.take() {
         // SAFETY: the caller vouches for the extents.
-        unsafe { Submitter::new(self, loan.lane(), source, feed).run() }
+        unsafe { line.start_write(piece, file)? };
     }
-
-    /// Writes pieces until none is left.
-    ///
-    /// # Safety
-    /// As `read`.
-    pub unsafe fn write(&self, file: &File, worker: usize) -> Result<()> {
-        self.device.enter()?;
-        let shape = self.shape(self.slots, true);
-        // One worker is enough to get to the end; the others take what memory there is.
-        let wait = || worker == 0 && !self.job.control.is_stopped();
-        let Some(loan) = Loan::take(shape, Some(self.device), wait)? else {
-            return Ok(());
-        };
-        let mut line = Line::new(self, loan.lane(), worker);
-        while let Some(piece) = self.job.control.take() {
-            // SAFETY: the caller vouches for the extents.
-            unsafe { line.start_write(piece, file)? };
-        }
-        line.finish_writes(file)
-    }
+    line.finish_writes(file)
 }

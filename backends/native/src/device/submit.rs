@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::cuda::Stream;
-use crate::device::DeviceJob;
 use crate::device::feed::{Feed, Filled};
+use crate::device::job::DeviceJob;
 use crate::device::queueing::{Pause, mark, read, reset, scatter};
 use crate::device::tally::Tally;
 use crate::error::Result;

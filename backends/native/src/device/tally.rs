@@ -4,7 +4,7 @@
 //! copies that come after it on the same stream waiting.
 
 use crate::cuda::kernels::{SEGMENT_NBYTES, Segment};
-use crate::device::DeviceJob;
+use crate::device::job::DeviceJob;
 use crate::device::queueing::{mark, reset, wait};
 use crate::error::Result;
 use crate::job::crc;

@@ -1,12 +1,14 @@
 //! Reading and writing files: through the page cache where the bytes are in it, else around it.
 
-use std::ffi::{CString, c_void};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::error::{Error, Result};
 use crate::io::cursor::Cursor;
+use crate::io::moved::Moved;
+use crate::io::reopen::reopen;
 use crate::io::residency::{Probe, lives_in_memory};
 use crate::io::ring;
 use crate::job::plan::Part;
@@ -19,42 +21,6 @@ pub enum Io {
     Auto,
     Buffered,
     Direct,
-}
-
-/// Bytes moved each way, for the report.
-#[derive(Default)]
-pub struct Moved {
-    /// Through the page cache.
-    pub buffered: AtomicU64,
-    /// Around the page cache, by plain system calls.
-    pub direct: AtomicU64,
-    /// Around the page cache, through io_uring.
-    pub ring: AtomicU64,
-}
-
-impl Moved {
-    /// The ways that were really taken.
-    pub fn path(&self) -> String {
-        Moved::joint_path(&[self])
-    }
-
-    /// The ways that were really taken in any of several files.
-    pub fn joint_path(all: &[&Moved]) -> String {
-        type Way = (&'static str, fn(&Moved) -> &AtomicU64);
-        let ways: [Way; 3] = [
-            ("io_uring", |moved| &moved.ring),
-            ("direct", |moved| &moved.direct),
-            ("buffered", |moved| &moved.buffered),
-        ];
-        let is_taken = |(_, nbytes): &Way| all.iter().any(|moved| nbytes(moved).load(Relaxed) > 0);
-        let taken = ways.into_iter().filter(is_taken);
-        let names: Vec<_> = taken.map(|(name, _)| name).collect();
-        if names.is_empty() {
-            "buffered".to_string()
-        } else {
-            names.join("+")
-        }
-    }
 }
 
 /// A file that the caller holds open, and a second descriptor of it for direct I/O.
@@ -356,13 +322,4 @@ fn last_errno() -> i32 {
 
 fn interrupted() -> bool {
     last_errno() == libc::EINTR
-}
-
-/// Opens the file of a descriptor once more: by that, since another file may carry the name by now.
-pub fn reopen(fd: RawFd, flags: i32) -> Option<OwnedFd> {
-    let name = CString::new(format!("/proc/self/fd/{fd}")).expect("no zero byte");
-    // SAFETY: the name ends in a zero byte.
-    let fd = unsafe { libc::open(name.as_ptr(), flags | libc::O_CLOEXEC) };
-    // SAFETY: a new descriptor that nobody else owns.
-    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -2,6 +2,8 @@
 
 mod cursor;
 pub mod file;
+mod moved;
+mod reopen;
 mod residency;
 mod ring;
 pub mod source;

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::io::file::reopen;
+use crate::io::reopen::reopen;
 
 /// How many pages of a range are looked at, at most; the majority decides.
 const SAMPLES: u64 = 5;

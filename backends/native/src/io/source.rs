@@ -3,7 +3,8 @@
 use std::os::fd::RawFd;
 
 use crate::error::Result;
-use crate::io::file::{File, Io, Moved};
+use crate::io::file::{File, Io};
+use crate::io::moved::Moved;
 use crate::job::crc;
 use crate::job::plan::{Extent, MAX_GAP_NBYTES, Part};
 use crate::memory::bytes;
