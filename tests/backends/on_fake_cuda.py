@@ -10,6 +10,7 @@ import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 from google_crc32c import value as crc32c
 from thaw_native import _native
@@ -17,6 +18,7 @@ from thaw_native import _native
 SEED, COUNT = int(sys.argv[1]), int(sys.argv[2])
 PTX = b"no text"
 DEVICES = 8
+Triples: TypeAlias = list[tuple[int, int, int]]
 
 
 class Case:
@@ -50,7 +52,7 @@ class Case:
             self.checks_there,
         )
 
-    def triples(self) -> list[tuple[int, int, int]]:
+    def triples(self) -> Triples:
         return [
             (self.base + start, ctypes.addressof(memory) + 1, nbytes)
             for (start, nbytes), memory in zip(self.extents, self.memory, strict=True)
@@ -69,16 +71,18 @@ class Case:
         moved: list[int] = []
         with self.path.open("rb") as file:
             size = self.base + self.nbytes
-            expected = self.digests() if digests else []
-            chunks = self.chunks if digests else None
             pinned = None
             if digests and SEED % 3 == 0 and self.checks_there:
                 held = ctypes.create_string_buffer(self.path.read_bytes(), size)
                 pinned = ctypes.addressof(held)
-            _native.read(
-                *([(file.fileno(), size, self.triples())], pinned, chunks, expected),
-                *(self.device, PTX, self.settings, moved.append),
+            request = _native.ReadRequest(
+                files=[(file.fileno(), size, self.triples())],
+                settings=self.settings,
+                device=(self.device, PTX),
+                pinned=pinned,
+                digests=(self.chunks, self.digests()) if digests else None,
             )
+            _native.read(request, moved.append)
         assert sum(moved) == sum(nbytes for _, nbytes in self.extents)
         self.check_memory()
 
@@ -94,12 +98,14 @@ class Case:
         self.payload[where] ^= 1 << choose.randrange(8)
         self.path.write_bytes(b"\xaa" * self.base + self.payload)
         with self.path.open("rb") as file:
-            size = self.base + self.nbytes
+            request = _native.ReadRequest(
+                files=[(file.fileno(), self.base + self.nbytes, self.triples())],
+                settings=self.settings,
+                device=(self.device, PTX),
+                digests=(self.chunks, digests),
+            )
             try:
-                _native.read(
-                    *([(file.fileno(), size, self.triples())], None, self.chunks, digests),
-                    *(self.device, PTX, self.settings, None),
-                )
+                _native.read(request)
             except _native.NativeError as error:
                 first = self.base + where // self.chunk_nbytes * self.chunk_nbytes
                 assert error.args[0] == "checksum" and error.args[3] == first, error.args
@@ -114,11 +120,20 @@ class Case:
             (here if choose.random() < 0.2 else there).append(triple)
         with self.path.open("w+b") as file:
             os.ftruncate(file.fileno(), self.base + self.nbytes)
-            _, crcs = _native.write(
-                *(file.fileno(), there, here, self.chunks, self.device, PTX, self.settings, None)
-            )
+            _, crcs = self.write(file.fileno(), there, here)
         assert self.path.read_bytes() == bytes(self.base) + self.payload
         assert crcs == self.digests()
+
+    def write(self, fd: int, there: Triples, here: Triples) -> tuple[str, list[int]]:
+        request = _native.WriteRequest(
+            fd=fd,
+            extents=there,
+            chunks=self.chunks,
+            settings=self.settings,
+            device=(self.device, PTX),
+            on_host=here,
+        )
+        return _native.write(request)
 
     def check_write_of_changing_memory(self) -> None:
         """Digests are of the bytes in the file, whatever becomes of the memory meanwhile."""
@@ -136,8 +151,7 @@ class Case:
         try:
             with self.path.open("w+b") as file:
                 os.ftruncate(file.fileno(), self.base + self.nbytes)
-                how = (self.device, PTX, self.settings, None)
-                _, crcs = _native.write(file.fileno(), self.triples(), [], self.chunks, *how)
+                _, crcs = self.write(file.fileno(), self.triples(), [])
         finally:
             over.set()
             thread.join()
@@ -154,9 +168,10 @@ def check_several(choose: random.Random, folder: Path) -> None:
             case.path.write_bytes(b"\xaa" * case.base + case.payload)
             file = stack.enter_context(case.path.open("rb"))
             files.append((file.fileno(), case.base + case.nbytes, case.triples()))
-        how = (None, None, [], cases[0].device, PTX, cases[0].settings)
+        settings, device = cases[0].settings, (cases[0].device, PTX)
+        request = _native.ReadRequest(files=files, settings=settings, device=device)
         moved: list[int] = []
-        _native.read(files, *how, moved.append)
+        _native.read(request, moved.append)
         assert sum(moved) == sum(nbytes for case in cases for _, nbytes in case.extents)
         for case in cases:
             case.check_memory()
@@ -165,7 +180,7 @@ def check_several(choose: random.Random, folder: Path) -> None:
         end = cases[index].base + start + choose.randrange(nbytes)
         os.truncate(cases[index].path, end)
         try:
-            _native.read(files, *how, None)
+            _native.read(request)
         except _native.NativeError as error:
             assert error.args[0] == "truncated" and error.args[2:4] == (index, end), error.args
         else:
@@ -184,10 +199,13 @@ def check_devices(path: Path) -> None:
         memory = ctypes.create_string_buffer(nbytes)
         extents = [(0, ctypes.addressof(memory), nbytes)]
         with path.open("rb") as file:
-            _native.read(
-                *([(file.fileno(), nbytes, extents)], None, (0, nbytes, chunk_nbytes)),
-                *([crc32c(part) for part in parts], device, PTX, settings, None),
+            request = _native.ReadRequest(
+                files=[(file.fileno(), nbytes, extents)],
+                settings=settings,
+                device=(device, PTX),
+                digests=((0, nbytes, chunk_nbytes), [crc32c(part) for part in parts]),
             )
+            _native.read(request)
         assert memory.raw == payload
 
 

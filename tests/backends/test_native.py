@@ -94,9 +94,10 @@ address = ctypes.addressof(memory)
 settings = _native.Settings(1, 4096, 4096, 1, "auto", False)
 with tempfile.TemporaryFile() as file:
     file.truncate(4096)
-    extents, chunks = [(0, address, 4096)], (0, 4096, 4096)
-    files = [(file.fileno(), 4096, extents)]
-    _native.read(files, address, chunks, [0], 0, b"", settings, None)
+    files = [(file.fileno(), 4096, [(0, address, 4096)])]
+    digests = (0, 4096, 4096), [0]
+    asked = {"device": (0, b""), "pinned": address, "digests": digests}
+    _native.read(_native.ReadRequest(files=files, settings=settings, **asked))
 """
     environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
     command = [sys.executable, "-c", program]
@@ -124,9 +125,10 @@ def fork(moved):
             os._exit(0)
 def read(settings, progress):
     extents = [(1, ctypes.addressof(memory) + 1, nbytes - 1)]
-    device = None if progress is None else 0
+    device = None if progress is None else (0, b"")
     files = [(file.fileno(), nbytes, extents)]
-    _native.read(files, None, None, [], device, b"", settings, progress)
+    request = _native.ReadRequest(files=files, settings=settings, device=device)
+    _native.read(request, progress)
 read(settings, fork)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]))
 """

@@ -12,7 +12,19 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "backends" / "native" / "src"
 # Each uses only those before it.
-ROOMS = ("error", "cuda", "memory", "job", "io", "settings", "host", "device", "python", "lib")
+ROOMS = (
+    "error",
+    "cuda",
+    "memory",
+    "job",
+    "io",
+    "settings",
+    "request",
+    "host",
+    "device",
+    "python",
+    "lib",
+)
 
 # What is no code, first; then what paths and modules are made of.
 TOKEN = re.compile(

@@ -16,7 +16,7 @@ const BLOCK_NBYTES: u64 = 256 << 10;
 ///
 /// # Safety
 /// The memory of the plan's extents must be valid and left alone meanwhile.
-pub unsafe fn read(job: &Job, files: &Files) -> Result<()> {
+pub unsafe fn read(job: &Job<'_>, files: &Files) -> Result<()> {
     let mut scratch = Vec::new();
     let mut bounce: Option<Loan> = None;
     while let Some(piece) = job.control.take() {
@@ -52,7 +52,7 @@ pub unsafe fn read(job: &Job, files: &Files) -> Result<()> {
 ///
 /// # Safety
 /// The memory of the plan's extents must be valid.
-pub unsafe fn write(job: &Job, file: &File) -> Result<()> {
+pub unsafe fn write(job: &Job<'_>, file: &File) -> Result<()> {
     let mut bounce: Option<Loan> = None;
     while let Some(piece) = job.control.take() {
         let Some(address) = borrow(&mut bounce, job)? else {
@@ -97,7 +97,7 @@ pub unsafe fn write(job: &Job, file: &File) -> Result<()> {
 
 /// Returns bounce memory for a piece, which the worker keeps until it ends; none if the transfer
 /// is stopped before there is any.
-fn borrow(bounce: &mut Option<Loan>, job: &Job) -> Result<Option<u64>> {
+fn borrow(bounce: &mut Option<Loan>, job: &Job<'_>) -> Result<Option<u64>> {
     if bounce.is_none() {
         let shape = Shape {
             device: None,
@@ -145,7 +145,7 @@ unsafe fn scatter(parts: &[Part], piece: Piece, address: u64) -> Result<()> {
 ///
 /// # Safety
 /// There must be room for the block at `address`, and the memory of the extents be valid.
-unsafe fn gather(job: &Job, block: Piece, address: u64) {
+unsafe fn gather(job: &Job<'_>, block: Piece, address: u64) {
     for part in job.plan.parts(block.start, block.end) {
         let to = (address + part.start - block.start) as *mut u8;
         // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.

@@ -8,6 +8,7 @@
 //! - `memory`: pages, and the pool of bounce memory
 //! - `job`: what is to be moved, who takes which piece, and what becomes of digests
 //! - `io`: files, through the page cache and around it
+//! - `settings`, `request`: what is asked of a transfer, checked
 //! - `host`, `device`: what the workers of a transfer do, by where the memory is
 //! - `python`: what Python sees
 
@@ -19,6 +20,7 @@ mod io;
 mod job;
 mod memory;
 mod python;
+mod request;
 mod settings;
 
 pub use python::_native;

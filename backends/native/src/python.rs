@@ -1,6 +1,5 @@
 //! What Python sees.
 
-use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::create_exception;
@@ -15,13 +14,12 @@ use crate::device::submit;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::io::file::File;
-use crate::io::source::{Files, Source};
-use crate::job::control::Control;
+use crate::io::source::Source;
 use crate::job::ledger::{self, Ledger};
-use crate::job::plan::{Chunks, Extent, Piece, Plan};
+use crate::job::plan::Plan;
 use crate::job::{Digests, Job};
-use crate::memory::PAGE_NBYTES;
 use crate::memory::pool;
+use crate::request::{ReadRequest, Target, WriteRequest};
 use crate::settings::Settings;
 
 create_exception!(
@@ -49,140 +47,38 @@ fn raised(error: &Error, file: usize, base: u64) -> PyErr {
     NativeError::new_err((kind, error.to_string(), file, offset, nbytes, errno))
 }
 
-/// Extents as (offset, address, nbytes).
-type Triples = Vec<(u64, u64, u64)>;
+type Progress<'a> = Option<&'a Py<PyAny>>;
 
-fn extents(triples: Triples) -> Vec<Extent> {
-    let triples = triples.into_iter();
-    triples
-        .map(|(offset, address, nbytes)| Extent {
-            offset,
-            address,
-            nbytes,
-        })
-        .collect()
-}
-
-/// Chunks are given as (offset, nbytes, chunk_nbytes).
-fn plan(extents: Vec<Extent>, chunks: Option<(u64, u64, u64)>) -> PyResult<Plan> {
-    let chunks = chunks.map(|(offset, nbytes, chunk_nbytes)| Chunks {
-        offset,
-        nbytes,
-        chunk_nbytes,
-    });
-    if let Some(chunks) = chunks
-        && (!chunks.chunk_nbytes.is_power_of_two() || chunks.chunk_nbytes < PAGE_NBYTES)
-    {
-        return Err(PyValueError::new_err(
-            "a chunk is a power of two of at least 4096 bytes",
-        ));
-    }
-    Ok(Plan { extents, chunks })
-}
-
-fn job(
-    plan: Plan,
-    overlay: Plan,
-    digests: Digests,
-    pieces: Vec<Piece>,
-    settings: &Settings,
-) -> Job {
-    Job {
-        plan,
-        overlay,
-        digests,
-        control: Control::new(pieces),
-        piece_nbytes: settings.piece_nbytes,
-    }
-}
-
-/// Reads extents from open files, given as (descriptor, nbytes, extents), or from page-locked memory
-/// where `pinned` is its address. Digests, and page-locked memory, are those of a single file.
-///
-/// Returns the path that ran.
+/// Moves what a request asks for; returns the path that ran.
 #[pyfunction]
-#[allow(clippy::too_many_arguments)]
+#[pyo3(signature = (request, progress=None))]
 fn read(
     py: Python<'_>,
-    sources: Vec<(RawFd, u64, Triples)>,
-    pinned: Option<u64>,
-    chunks: Option<(u64, u64, u64)>,
-    expected: Vec<u32>,
-    device: Option<i32>,
-    ptx: &[u8],
-    settings: Settings,
+    request: &Bound<'_, ReadRequest>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
-    let alone = pinned.is_some() || chunks.is_some();
-    if sources.is_empty() || (alone && sources.len() > 1) {
-        return Err(PyValueError::new_err("only a single file is read so"));
-    }
-    let sources = sources.into_iter();
-    let sources = sources.map(|(fd, nbytes, triples)| (fd, nbytes, extents(triples)));
-    let Some((files, extents)) = Files::line_up(sources, settings.piece_nbytes, settings.io) else {
+    let (request, progress) = (request.get(), progress.as_ref());
+    let settings = request.settings;
+    let Some((source, plan)) = py.detach(|| request.open()) else {
         return Err(PyValueError::new_err("offsets beyond 2^64"));
     };
-    let plan = plan(extents, chunks)?;
-    // What one remainder covers.
-    let unit_nbytes = if device.is_some() && !settings.digests_on_device {
-        settings.share_nbytes
-    } else {
-        settings.piece_nbytes
-    };
-    let digests = match plan.chunks {
-        None => Digests::None,
-        Some(chunks) if chunks.count() == expected.len() as u64 => Digests::Check {
-            ledger: Ledger::new(chunks, unit_nbytes),
-            expected,
-        },
-        Some(_) => return Err(PyValueError::new_err("there is not one digest a chunk")),
-    };
     let pieces = plan.pieces_to_read(settings.piece_nbytes);
-    let job = job(plan, Plan::default(), digests, pieces, &settings);
-    let source = match pinned {
-        Some(address) => Source::Pinned { address, files },
-        None => Source::Files(files),
-    };
-    let progress = progress.as_ref();
-    let ended = match (device, &source) {
-        (None, Source::Files(files)) => {
+    let none = Plan::default();
+    let job = Job::new(
+        &plan,
+        &none,
+        request.digests(),
+        pieces,
+        settings.piece_nbytes,
+    );
+    let ended = match &request.device {
+        None => {
             let threads = settings.threads.min(job.control.pieces().len());
             // SAFETY: the caller keeps the memory of the extents alive and to itself.
-            let work = |_| unsafe { host::read(&job, files) };
+            let work = |_| unsafe { host::read(&job, source.files()) };
             job.control.run(py, threads, progress, work)?
         }
-        (None, Source::Pinned { .. }) => {
-            return Err(PyValueError::new_err(
-                "host memory is read from the file itself",
-            ));
-        }
-        // No worker of the host sees what the device copies.
-        (Some(_), Source::Pinned { .. })
-            if job.ledger().is_some() && !settings.digests_on_device =>
-        {
-            return Err(PyValueError::new_err(
-                "what comes from page-locked memory is checked on the device",
-            ));
-        }
-        (Some(ordinal), _) => {
-            let (share_nbytes, readers) = (settings.share_nbytes, settings.threads - 1);
-            let slots = submit::slots(&source, settings.slots);
-            let settings = Settings { slots, ..settings };
-            let shared = py.detach(|| on_device(&job, ordinal, ptx, &settings, 1))?;
-            let (feed, workers) = match source {
-                Source::Pinned { .. } => (Feed::new(&job, share_nbytes, 0), 0),
-                Source::Files(_) => {
-                    let feed = Feed::new(&job, share_nbytes, slots);
-                    let useful = feed.shares().max(1);
-                    (feed, readers.clamp(1, useful))
-                }
-            };
-            // SAFETY: as above.
-            let work = |worker| unsafe { device::read(&shared, &source, &feed, worker) };
-            let ended = job.control.run(py, 1 + workers, progress, work);
-            py.detach(|| drop(shared));
-            ended?
-        }
+        Some(target) => read_to_device(py, &job, &source, target, settings, progress)?,
     };
     match ended {
         Ok(()) => Ok(source.path()),
@@ -193,73 +89,85 @@ fn read(
     }
 }
 
-/// Writes extents, and zeros between them, to an open file; `on_host` are those that lie on the host
-/// where the others lie on a device.
-///
-/// Returns the path that ran and the CRC32C of each chunk.
+fn read_to_device(
+    py: Python<'_>,
+    job: &Job<'_>,
+    source: &Source,
+    target: &Target,
+    settings: Settings,
+    progress: Progress<'_>,
+) -> PyResult<Result<()>> {
+    let slots = submit::slots(source, settings.slots);
+    let (feed, workers) = match source {
+        Source::Pinned { .. } => (Feed::new(job, settings.share_nbytes, 0), 0),
+        Source::Files(_) => {
+            let feed = Feed::new(job, settings.share_nbytes, slots);
+            let useful = feed.shares().max(1);
+            (feed, (settings.threads - 1).clamp(1, useful))
+        }
+    };
+    let settings = Settings { slots, ..settings };
+    on_device(py, job, target, settings, 1, |shared| {
+        // SAFETY: the caller keeps the memory of the extents alive and to itself.
+        let work = |worker| unsafe { device::read(shared, source, &feed, worker) };
+        job.control.run(py, 1 + workers, progress, work)
+    })
+}
+
+/// Moves what a request asks for; returns the path that ran and the CRC32C of each chunk.
 #[pyfunction]
-#[allow(clippy::too_many_arguments)]
+#[pyo3(signature = (request, progress=None))]
 fn write(
     py: Python<'_>,
-    fd: RawFd,
-    extents: Triples,
-    on_host: Triples,
-    chunks: (u64, u64, u64),
-    device: Option<i32>,
-    ptx: &[u8],
-    settings: Settings,
+    request: &Bound<'_, WriteRequest>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(String, Vec<u32>)> {
-    let plan = plan(self::extents(extents), Some(chunks))?;
+    let (request, progress) = (request.get(), progress.as_ref());
+    let (settings, chunks) = (request.settings, request.chunks);
+    let digests = Digests::Keep {
+        ledger: Ledger::new(chunks, settings.piece_nbytes),
+        crcs: ledger::zeros(chunks.count()),
+    };
+    let (plan, overlay) = (&request.plan, &request.overlay);
     let pieces = plan.pieces_to_write(settings.piece_nbytes);
-    let chunks = plan.chunks.expect("given above");
-    let ledger = Ledger::new(chunks, settings.piece_nbytes);
-    let crcs = ledger::zeros(chunks.count());
-    let overlay = self::plan(self::extents(on_host), None)?;
-    let job = job(
-        plan,
-        overlay,
-        Digests::Keep { ledger, crcs },
-        pieces,
-        &settings,
-    );
-    let file = File::to_write(fd, settings.io);
-    py.detach(|| file.reserve(chunks.offset, chunks.nbytes));
-    let progress = progress.as_ref();
+    let job = Job::new(plan, overlay, digests, pieces, settings.piece_nbytes);
+    let file = py.detach(|| {
+        let file = File::to_write(request.fd, settings.io);
+        file.reserve(chunks.offset, chunks.nbytes);
+        file
+    });
     let threads = settings.threads.min(job.control.pieces().len());
-    let ended = match device {
+    match &request.device {
         // SAFETY: the caller keeps the memory of the extents alive and leaves it alone.
         None => job.control.run(py, threads, progress, |_| unsafe {
             host::write(&job, &file)
         })?,
-        Some(ordinal) => {
-            let shared = py.detach(|| on_device(&job, ordinal, ptx, &settings, threads))?;
+        Some(target) => on_device(py, &job, target, settings, threads, |shared| {
             // SAFETY: as above.
-            let work = |worker| unsafe { device::write(&shared, &file, worker) };
-            let ended = job.control.run(py, threads, progress, work);
-            py.detach(|| drop(shared));
-            ended?
-        }
-    };
-    ended?;
-    let Digests::Keep { crcs, .. } = job.digests else {
-        unreachable!("made above");
-    };
-    Ok((
-        file.moved.path(),
-        crcs.iter().map(|crc| crc.load(Relaxed)).collect(),
-    ))
+            let work = |worker| unsafe { device::write(shared, &file, worker) };
+            job.control.run(py, threads, progress, work)
+        })?,
+    }?;
+    let crcs = job.crcs().iter().map(|crc| crc.load(Relaxed)).collect();
+    Ok((file.moved.path(), crcs))
 }
 
-fn on_device<'a>(
-    job: &'a Job,
-    ordinal: i32,
-    ptx: &'a [u8],
-    settings: &Settings,
+/// Opens a device for a transfer, and lets go of it; the driver may take its time for both.
+fn on_device(
+    py: Python<'_>,
+    job: &Job<'_>,
+    target: &Target,
+    settings: Settings,
     lanes: usize,
-) -> Result<DeviceJob<'a>> {
-    let device = Device::open(ordinal)?;
-    DeviceJob::new(job, device, ptx, settings, lanes)
+    transfer: impl FnOnce(&DeviceJob<'_>) -> PyResult<Result<()>>,
+) -> PyResult<Result<()>> {
+    let shared = py.detach(|| {
+        let device = Device::open(target.ordinal)?;
+        DeviceJob::new(job, device, &target.ptx, &settings, lanes)
+    })?;
+    let ended = transfer(&shared);
+    py.detach(|| drop(shared));
+    ended
 }
 
 /// Says why transfers with a CUDA device cannot work here, or returns None.
@@ -273,6 +181,8 @@ fn obstacle(ordinal: i32) -> Option<String> {
 pub mod _native {
     #[pymodule_export]
     use super::{NativeError, obstacle, read, write};
+    #[pymodule_export]
+    use crate::request::{ReadRequest, WriteRequest};
     #[pymodule_export]
     use crate::settings::Settings;
 

@@ -7,7 +7,7 @@ use crate::io::file::Io;
 use crate::memory::PAGE_NBYTES;
 
 #[pyclass(frozen, from_py_object)]
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct Settings {
     pub threads: usize,
     pub piece_nbytes: u64,

@@ -1,5 +1,11 @@
 from collections.abc import Callable, Sequence
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
+
+# (offset, address, nbytes) of an extent, (offset, nbytes, chunk_nbytes) of chunks.
+_Extents: TypeAlias = Sequence[tuple[int, int, int]]
+_Chunks: TypeAlias = tuple[int, int, int]
+# The ordinal of a CUDA device, and the PTX of the kernels for it.
+_Device: TypeAlias = tuple[int, bytes]
 
 MAX_POOL_NBYTES: int
 
@@ -17,24 +23,33 @@ class Settings:
         digests_on_device: bool,
     ) -> Settings: ...
 
+@final
+class ReadRequest:
+    def __new__(
+        cls,
+        *,
+        files: Sequence[tuple[int, int, _Extents]],
+        settings: Settings,
+        device: _Device | None = None,
+        pinned: int | None = None,
+        digests: tuple[_Chunks, Sequence[int]] | None = None,
+    ) -> ReadRequest: ...
+
+@final
+class WriteRequest:
+    def __new__(
+        cls,
+        *,
+        fd: int,
+        extents: _Extents,
+        chunks: _Chunks,
+        settings: Settings,
+        device: _Device | None = None,
+        on_host: _Extents = (),
+    ) -> WriteRequest: ...
+
 def obstacle(ordinal: int) -> str | None: ...
-def read(
-    sources: Sequence[tuple[int, int, Sequence[tuple[int, int, int]]]],
-    pinned: int | None,
-    chunks: tuple[int, int, int] | None,
-    expected: Sequence[int],
-    device: int | None,
-    ptx: bytes,
-    settings: Settings,
-    progress: Callable[[int], None] | None,
-) -> str: ...
+def read(request: ReadRequest, progress: Callable[[int], None] | None = None) -> str: ...
 def write(
-    fd: int,
-    extents: Sequence[tuple[int, int, int]],
-    on_host: Sequence[tuple[int, int, int]],
-    chunks: tuple[int, int, int],
-    device: int | None,
-    ptx: bytes,
-    settings: Settings,
-    progress: Callable[[int], None] | None,
+    request: WriteRequest, progress: Callable[[int], None] | None = None
 ) -> tuple[str, list[int]]: ...

@@ -108,17 +108,15 @@ class NativeBackend(Backend):
         if ordinal is not None and self._digests != "host":
             pinned = _pinned(source)
         files = [(_descriptor(each), each.nbytes, _triples(plan.extents)) for each, plan in reads]
+        request = _native.ReadRequest(
+            files=files,
+            settings=self._settings(ordinal, reading=True, pinned=pinned is not None),
+            device=_device(ordinal),
+            pinned=pinned,
+            digests=(_triple(digests.chunks), digests.values) if digests else None,
+        )
         try:
-            path = _native.read(
-                files,
-                pinned,
-                _triple(digests.chunks) if digests else None,
-                digests.values if digests else (),
-                ordinal,
-                _ptx(),
-                self._settings(ordinal, reading=True, pinned=pinned is not None),
-                progress,
-            )
+            path = _native.read(request, progress)
         except _native.NativeError as error:
             _raise_read_error(error, [source for source, _ in reads])
         checked = _touched(digests.chunks, files[0][2]) if digests else 0
@@ -133,17 +131,16 @@ class NativeBackend(Backend):
         if ordinal is not None:
             there = [extent for extent in plan.extents if extent.device.type == "cuda"]
             here = [extent for extent in plan.extents if extent.device.type != "cuda"]
+        request = _native.WriteRequest(
+            fd=_descriptor(target),
+            extents=_triples(there),
+            chunks=_triple(plan.chunks),
+            settings=self._settings(ordinal, reading=False, pinned=False),
+            device=_device(ordinal),
+            on_host=_triples(here),
+        )
         try:
-            path, crcs = _native.write(
-                _descriptor(target),
-                _triples(there),
-                _triples(here),
-                _triple(plan.chunks),
-                ordinal,
-                _ptx(),
-                self._settings(ordinal, reading=False, pinned=False),
-                progress,
-            )
+            path, crcs = _native.write(request, progress)
         except _native.NativeError as error:
             _raise_write_error(error, target)
         return Transfer(path, digests=tuple(crcs))
@@ -174,6 +171,10 @@ def _choose(ordinal: int | None, *, reading: bool, pinned: bool) -> tuple[int, i
 
 def _given(setting: int | None, default: int) -> int:
     return default if setting is None else setting
+
+
+def _device(ordinal: int | None) -> tuple[int, bytes] | None:
+    return None if ordinal is None else (ordinal, _ptx())
 
 
 @functools.cache

@@ -63,7 +63,7 @@ struct State {
 
 /// Where workers find shares, and put what they filled.
 pub struct Feed<'a> {
-    job: &'a Job,
+    job: &'a Job<'a>,
     /// How much of a piece one worker reads at once; also what a digest on the host is made of.
     share_nbytes: u64,
     state: Mutex<State>,
@@ -102,7 +102,7 @@ impl Drop for Reading<'_> {
 
 impl<'a> Feed<'a> {
     /// A feed of so many slots; nothing is ever put into one without.
-    pub fn new(job: &'a Job, share_nbytes: u64, slots: usize) -> Feed<'a> {
+    pub fn new(job: &'a Job<'a>, share_nbytes: u64, slots: usize) -> Feed<'a> {
         let exhausted = slots == 0;
         Feed {
             job,

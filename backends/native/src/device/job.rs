@@ -15,7 +15,7 @@ use crate::settings::Settings;
 const MAX_COPIES: usize = 8;
 
 pub struct DeviceJob<'a> {
-    pub job: &'a Job,
+    pub job: &'a Job<'a>,
     pub slots: usize,
     /// Whether digests are computed on the device, where the bytes are.
     pub digests_on_device: bool,
@@ -28,7 +28,7 @@ pub struct DeviceJob<'a> {
 impl<'a> DeviceJob<'a> {
     /// Takes staging memory on the device for so many lanes, if any piece needs it.
     pub fn new(
-        job: &'a Job,
+        job: &'a Job<'a>,
         device: Device,
         ptx: &'a [u8],
         settings: &Settings,

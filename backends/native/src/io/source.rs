@@ -17,8 +17,8 @@ impl Files {
     ///
     /// Pieces end where they would in the file alone, and none lies in two files. `None` if offsets
     /// overflow.
-    pub fn line_up(
-        sources: impl Iterator<Item = (RawFd, u64, Vec<Extent>)>,
+    pub fn line_up<'a>(
+        sources: impl Iterator<Item = (RawFd, u64, &'a [Extent])>,
         piece_nbytes: u64,
         io: Io,
     ) -> Option<(Files, Vec<Extent>)> {
@@ -28,7 +28,7 @@ impl Files {
             for extent in extents {
                 let offset = extent.offset.checked_add(base)?;
                 end = end.max(offset.checked_add(extent.nbytes)?);
-                all.push(Extent { offset, ..extent });
+                all.push(Extent { offset, ..*extent });
             }
             files.push(File::to_read(fd, base, nbytes, io));
             base = end.checked_add(MAX_GAP_NBYTES + 1)?;
@@ -117,8 +117,8 @@ mod tests {
     }
 
     fn line_up(sources: Vec<(u64, Vec<Extent>)>) -> Option<(Files, Vec<Extent>)> {
-        let sources = sources.into_iter();
-        let opened = sources.map(|(nbytes, extents)| (-1, nbytes, extents));
+        let sources = sources.iter();
+        let opened = sources.map(|(nbytes, extents)| (-1, *nbytes, extents.as_slice()));
         Files::line_up(opened, 1 << 20, Io::Buffered)
     }
 

@@ -14,11 +14,11 @@ use crate::job::plan::{Part, Piece, Plan};
 use crate::memory::bytes;
 
 /// What becomes of the digest of a chunk.
-pub enum Digests {
+pub enum Digests<'a> {
     /// A format without any.
     None,
     /// A read: each has to be the one expected.
-    Check { ledger: Ledger, expected: Vec<u32> },
+    Check { ledger: Ledger, expected: &'a [u32] },
     /// A write: each is kept.
     Keep {
         ledger: Ledger,
@@ -26,20 +26,44 @@ pub enum Digests {
     },
 }
 
-pub struct Job {
-    pub plan: Plan,
+pub struct Job<'a> {
+    pub plan: &'a Plan,
     /// What lies on the host in a write from a device, within gaps of the plan.
-    pub overlay: Plan,
-    pub digests: Digests,
+    pub overlay: &'a Plan,
+    digests: Digests<'a>,
     pub control: Control,
     pub piece_nbytes: u64,
 }
 
-impl Job {
+impl<'a> Job<'a> {
+    pub fn new(
+        plan: &'a Plan,
+        overlay: &'a Plan,
+        digests: Digests<'a>,
+        pieces: Vec<Piece>,
+        piece_nbytes: u64,
+    ) -> Job<'a> {
+        Job {
+            plan,
+            overlay,
+            digests,
+            control: Control::new(pieces),
+            piece_nbytes,
+        }
+    }
+
     pub fn ledger(&self) -> Option<&Ledger> {
         match &self.digests {
             Digests::None => None,
             Digests::Check { ledger, .. } | Digests::Keep { ledger, .. } => Some(ledger),
+        }
+    }
+
+    /// The CRC32C of each chunk, where they are kept.
+    pub fn crcs(&self) -> &[AtomicU32] {
+        match &self.digests {
+            Digests::Keep { crcs, .. } => crcs,
+            _ => &[],
         }
     }
 
@@ -131,7 +155,7 @@ impl Job {
 
     /// Counts the bytes of a piece that belong to extents.
     pub fn count(&self, piece: Piece) {
-        for plan in [&self.plan, &self.overlay] {
+        for plan in [self.plan, self.overlay] {
             let parts = plan.parts(piece.start, piece.end);
             self.control.count(
                 parts

@@ -1,0 +1,186 @@
+//! What is asked of a transfer, checked when it is made.
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+
+use crate::io::source::{Files, Source};
+use crate::job::Digests;
+use crate::job::ledger::Ledger;
+use crate::job::plan::{Chunks, Extent, Plan};
+use crate::memory::PAGE_NBYTES;
+use crate::settings::Settings;
+
+impl<'py> FromPyObject<'_, 'py> for Extent {
+    type Error = PyErr;
+
+    fn extract(triple: Borrowed<'_, 'py, PyAny>) -> PyResult<Extent> {
+        let (offset, address, nbytes) = triple.extract()?;
+        Ok(Extent {
+            offset,
+            address,
+            nbytes,
+        })
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Chunks {
+    type Error = PyErr;
+
+    fn extract(triple: Borrowed<'_, 'py, PyAny>) -> PyResult<Chunks> {
+        let (offset, nbytes, chunk_nbytes): (u64, u64, u64) = triple.extract()?;
+        if !chunk_nbytes.is_power_of_two() || chunk_nbytes < PAGE_NBYTES {
+            return wrong("a chunk is a power of two of at least 4096 bytes");
+        }
+        Ok(Chunks {
+            offset,
+            nbytes,
+            chunk_nbytes,
+        })
+    }
+}
+
+/// A CUDA device and the PTX of the kernels for it.
+pub struct Target {
+    pub ordinal: i32,
+    pub ptx: PyBackedBytes,
+}
+
+impl<'py> FromPyObject<'_, 'py> for Target {
+    type Error = PyErr;
+
+    fn extract(pair: Borrowed<'_, 'py, PyAny>) -> PyResult<Target> {
+        let (ordinal, ptx) = pair.extract()?;
+        Ok(Target { ordinal, ptx })
+    }
+}
+
+/// Extents to be read from open files, given as (descriptor, nbytes, extents), or from page-locked
+/// memory where `pinned` is its address. Digests, and page-locked memory, are those of a single file.
+#[pyclass(frozen)]
+pub struct ReadRequest {
+    files: Vec<(RawFd, u64, Vec<Extent>)>,
+    pinned: Option<u64>,
+    /// What they cover, and one for each chunk.
+    digests: Option<(Chunks, Vec<u32>)>,
+    pub device: Option<Target>,
+    pub settings: Settings,
+}
+
+#[pymethods]
+impl ReadRequest {
+    #[new]
+    #[pyo3(signature = (*, files, settings, device=None, pinned=None, digests=None))]
+    fn new(
+        files: Vec<(RawFd, u64, Vec<Extent>)>,
+        settings: Settings,
+        device: Option<Target>,
+        pinned: Option<u64>,
+        digests: Option<(Chunks, Vec<u32>)>,
+    ) -> PyResult<ReadRequest> {
+        let alone = pinned.is_some() || digests.is_some();
+        if files.is_empty() || (alone && files.len() > 1) {
+            return wrong("only a single file is read so");
+        }
+        if let Some((chunks, expected)) = &digests
+            && chunks.count() != expected.len() as u64
+        {
+            return wrong("there is not one digest a chunk");
+        }
+        if pinned.is_some() && device.is_none() {
+            return wrong("host memory is read from the file itself");
+        }
+        // No worker of the host sees what the device copies.
+        if pinned.is_some() && digests.is_some() && !settings.digests_on_device {
+            return wrong("what comes from page-locked memory is checked on the device");
+        }
+        Ok(ReadRequest {
+            files,
+            pinned,
+            digests,
+            device,
+            settings,
+        })
+    }
+}
+
+impl ReadRequest {
+    /// Opens the source, and says what is read from where in it; `None` if offsets overflow.
+    pub fn open(&self) -> Option<(Source, Plan)> {
+        let files = self.files.iter();
+        let files = files.map(|(fd, nbytes, extents)| (*fd, *nbytes, extents.as_slice()));
+        let (piece_nbytes, io) = (self.settings.piece_nbytes, self.settings.io);
+        let (files, extents) = Files::line_up(files, piece_nbytes, io)?;
+        let source = match self.pinned {
+            Some(address) => Source::Pinned { address, files },
+            None => Source::Files(files),
+        };
+        let chunks = self.digests.as_ref().map(|(chunks, _)| *chunks);
+        Some((source, Plan { extents, chunks }))
+    }
+
+    pub fn digests(&self) -> Digests<'_> {
+        // What one remainder covers.
+        let unit_nbytes = if self.device.is_some() && !self.settings.digests_on_device {
+            self.settings.share_nbytes
+        } else {
+            self.settings.piece_nbytes
+        };
+        match &self.digests {
+            None => Digests::None,
+            Some((chunks, expected)) => Digests::Check {
+                ledger: Ledger::new(*chunks, unit_nbytes),
+                expected,
+            },
+        }
+    }
+}
+
+/// Extents to be written, and zeros between them, to an open file; `on_host` are those that lie on
+/// the host where the others lie on a device.
+#[pyclass(frozen)]
+pub struct WriteRequest {
+    pub fd: RawFd,
+    pub plan: Plan,
+    pub overlay: Plan,
+    pub chunks: Chunks,
+    pub device: Option<Target>,
+    pub settings: Settings,
+}
+
+#[pymethods]
+impl WriteRequest {
+    #[new]
+    #[pyo3(signature = (*, fd, extents, chunks, settings, device=None, on_host=Vec::new()))]
+    fn new(
+        fd: RawFd,
+        extents: Vec<Extent>,
+        chunks: Chunks,
+        settings: Settings,
+        device: Option<Target>,
+        on_host: Vec<Extent>,
+    ) -> WriteRequest {
+        let plan = Plan {
+            extents,
+            chunks: Some(chunks),
+        };
+        let overlay = Plan {
+            extents: on_host,
+            chunks: None,
+        };
+        WriteRequest {
+            fd,
+            plan,
+            overlay,
+            chunks,
+            device,
+            settings,
+        }
+    }
+}
+
+fn wrong<T>(what: &'static str) -> PyResult<T> {
+    Err(PyValueError::new_err(what))
+}
