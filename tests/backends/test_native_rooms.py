@@ -150,15 +150,15 @@ def test_every_room_is_in_the_order() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "used"),
     [
-        ("io/cursor.rs", "use crate::io::file::File;", "io/file.rs"),
-        ("io/cursor.rs", "use crate::{io::{self, file::{Io, File}}, error::Error};", "io/file.rs"),
-        ("io/cursor.rs", "use super::file;", "io/file.rs"),
-        ("io/cursor.rs", "fn f() { super::file::open(); }", "io/file.rs"),
-        ("io/cursor.rs", "mod inner { use super::super::source::Files; }", "io/source.rs"),
-        ("io/cursor.rs", "fn f(x: &dyn Fn(&crate::io::source::Files)) {}", "io/source.rs"),
-        ("io/cursor.rs", "const A: char = '\"'; use crate::io::source::*;", "io/source.rs"),
-        ("io/mod.rs", "use cursor::Cursor;", "io/cursor.rs"),
-        ("io/mod.rs", "fn f() { cursor::Cursor::new(&[]); }", "io/cursor.rs"),
+        ("io/reopen.rs", "use crate::io::file::File;", "io/file.rs"),
+        ("io/reopen.rs", "use crate::{io::{self, file::{Io, File}}, error::Error};", "io/file.rs"),
+        ("io/reopen.rs", "use super::file;", "io/file.rs"),
+        ("io/reopen.rs", "fn f() { super::file::open(); }", "io/file.rs"),
+        ("io/reopen.rs", "mod inner { use super::super::source::Files; }", "io/source.rs"),
+        ("io/reopen.rs", "fn f(x: &dyn Fn(&crate::io::source::Files)) {}", "io/source.rs"),
+        ("io/reopen.rs", "const A: char = '\"'; use crate::io::source::*;", "io/source.rs"),
+        ("io/mod.rs", "use reopen::reopen;", "io/reopen.rs"),
+        ("io/mod.rs", "fn f() { reopen::name_of(fd); }", "io/reopen.rs"),
         ("error.rs", "pub use crate::memory as pages;", "memory/mod.rs"),
         ("error.rs", "use crate::anything;", "lib.rs"),
     ],
@@ -179,20 +179,20 @@ def test_a_use_is_seen_however_it_is_written(
         "/* use crate::io::file::File; */",
         'const A: &str = "crate::io::file::File";',
         'const A: &str = r#"" crate::io::file::File "#;',
-        "mod inner { use super::Cursor; }",
+        "mod inner { use super::reopen; }",
         "fn f<'a>(x: &'a u8) -> &'a u8 { std::hint::black_box(x) }",
     ],
 )
 def test_what_is_no_use_is_not_seen(tmp_path: Path, text: str) -> None:
     source = _copy(tmp_path)
-    (source / "io" / "cursor.rs").write_text(text)
-    assert Crate(source).uses["io", "cursor"] == set()
+    (source / "io" / "reopen.rs").write_text(text)
+    assert Crate(source).uses["io", "reopen"] == set()
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:
     source = _copy(tmp_path)
-    _append(source / "io" / "cursor.rs", "use crate::io::source::Files;")
-    assert {("io", "cursor"), ("io", "file"), ("io", "source")} <= set(Crate(source).circle())
+    _append(source / "io" / "reopen.rs", "use crate::io::source::Files;")
+    assert {("io", "reopen"), ("io", "file"), ("io", "source")} <= set(Crate(source).circle())
 
 
 def test_a_use_against_the_order_is_found(tmp_path: Path) -> None:

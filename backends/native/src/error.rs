@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +70,10 @@ impl Error {
         }
     }
 
-    pub fn io(call: &'static str, offset: u64, nbytes: u64) -> Error {
-        let error = io::Error::last_os_error();
+    pub fn io(call: &'static str, error: Errno, offset: u64, nbytes: u64) -> Error {
         Error::Io {
             call,
-            error,
+            error: error.into(),
             offset,
             nbytes,
         }

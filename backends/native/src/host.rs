@@ -1,5 +1,7 @@
 //! Transfers between a file and host memory.
 
+use rustix::io::Errno;
+
 use crate::error::{Error, Result};
 use crate::io::file::File;
 use crate::io::source::Files;
@@ -16,7 +18,7 @@ const BLOCK_NBYTES: u64 = 256 << 10;
 ///
 /// # Safety
 /// The memory of the plan's extents must be valid and left alone meanwhile.
-pub unsafe fn read(job: &Job<'_>, files: &Files) -> Result<()> {
+pub unsafe fn read(job: &Job<'_>, files: &Files<'_>) -> Result<()> {
     let mut scratch = Vec::new();
     let mut bounce: Option<Loan> = None;
     while let Some(piece) = job.control.take() {
@@ -52,7 +54,7 @@ pub unsafe fn read(job: &Job<'_>, files: &Files) -> Result<()> {
 ///
 /// # Safety
 /// The memory of the plan's extents must be valid.
-pub unsafe fn write(job: &Job<'_>, file: &File) -> Result<()> {
+pub unsafe fn write(job: &Job<'_>, file: &File<'_>) -> Result<()> {
     let mut bounce: Option<Loan> = None;
     while let Some(piece) = job.control.take() {
         let Some(address) = borrow(&mut bounce, job)? else {
@@ -131,7 +133,12 @@ unsafe fn scatter(parts: &[Part], piece: Piece, address: u64) -> Result<()> {
         if let Some(to) = part.address {
             // SAFETY: the byte is written to below.
             if !unsafe { is_writable(to) } {
-                return Err(Error::io("writing to memory", part.start, part.nbytes));
+                return Err(Error::io(
+                    "writing to memory",
+                    Errno::FAULT,
+                    part.start,
+                    part.nbytes,
+                ));
             }
             let from = (address + part.start - piece.start) as *const u8;
             // SAFETY: the caller vouches for both ranges; bounce memory is apart from extents.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use crate::cuda::{self, Device};
@@ -13,7 +13,6 @@ use crate::device::job::DeviceJob;
 use crate::device::submit;
 use crate::error::{Error, Result};
 use crate::host;
-use crate::io::file::File;
 use crate::io::source::Source;
 use crate::job::ledger::{self, Ledger};
 use crate::job::plan::Plan;
@@ -59,9 +58,7 @@ fn read(
 ) -> PyResult<String> {
     let (request, progress) = (request.get(), progress.as_ref());
     let settings = request.settings;
-    let Some((source, plan)) = py.detach(|| request.open()) else {
-        return Err(PyValueError::new_err("offsets beyond 2^64"));
-    };
+    let (source, plan) = py.detach(|| request.open())?;
     let pieces = plan.pieces_to_read(settings.piece_nbytes);
     let none = Plan::default();
     let job = Job::new(
@@ -92,7 +89,7 @@ fn read(
 fn read_to_device(
     py: Python<'_>,
     job: &Job<'_>,
-    source: &Source,
+    source: &Source<'_>,
     target: &Target,
     settings: Settings,
     progress: Progress<'_>,
@@ -131,11 +128,7 @@ fn write(
     let (plan, overlay) = (&request.plan, &request.overlay);
     let pieces = plan.pieces_to_write(settings.piece_nbytes);
     let job = Job::new(plan, overlay, digests, pieces, settings.piece_nbytes);
-    let file = py.detach(|| {
-        let file = File::to_write(request.fd, settings.io);
-        file.reserve(chunks.offset, chunks.nbytes);
-        file
-    });
+    let file = py.detach(|| request.open())?;
     let threads = settings.threads.min(job.control.pieces().len());
     match &request.device {
         // SAFETY: the caller keeps the memory of the extents alive and leaves it alone.

@@ -1,11 +1,14 @@
 //! What is asked of a transfer, checked when it is made.
 
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
+use rustix::io::Errno;
 
+use crate::error::{Error, Result};
+use crate::io::file::File;
 use crate::io::source::{Files, Source};
 use crate::job::Digests;
 use crate::job::ledger::Ledger;
@@ -107,18 +110,23 @@ impl ReadRequest {
 }
 
 impl ReadRequest {
-    /// Opens the source, and says what is read from where in it; `None` if offsets overflow.
-    pub fn open(&self) -> Option<(Source, Plan)> {
+    /// Opens the source, and says what is read from where in it.
+    pub fn open(&self) -> PyResult<(Source<'_>, Plan)> {
         let files = self.files.iter();
-        let files = files.map(|(fd, nbytes, extents)| (*fd, *nbytes, extents.as_slice()));
+        let files = files.map(|(fd, nbytes, extents)| {
+            Ok((borrow(*fd, "reading")?, *nbytes, extents.as_slice()))
+        });
+        let files = files.collect::<Result<Vec<_>>>()?.into_iter();
         let (piece_nbytes, io) = (self.settings.piece_nbytes, self.settings.io);
-        let (files, extents) = Files::line_up(files, piece_nbytes, io)?;
+        let Some((files, extents)) = Files::line_up(files, piece_nbytes, io) else {
+            return wrong("offsets beyond 2^64");
+        };
         let source = match self.pinned {
             Some(address) => Source::Pinned { address, files },
             None => Source::Files(files),
         };
         let chunks = self.digests.as_ref().map(|(chunks, _)| *chunks);
-        Some((source, Plan { extents, chunks }))
+        Ok((source, Plan { extents, chunks }))
     }
 
     pub fn digests(&self) -> Digests<'_> {
@@ -142,7 +150,7 @@ impl ReadRequest {
 /// the host where the others lie on a device.
 #[pyclass(frozen)]
 pub struct WriteRequest {
-    pub fd: RawFd,
+    fd: RawFd,
     pub plan: Plan,
     pub overlay: Plan,
     pub chunks: Chunks,
@@ -179,6 +187,24 @@ impl WriteRequest {
             settings,
         }
     }
+}
+
+impl WriteRequest {
+    /// Opens the file, and asks for room in it.
+    pub fn open(&self) -> Result<File<'_>> {
+        let file = File::to_write(borrow(self.fd, "writing")?, self.settings.io);
+        file.reserve(self.chunks.offset, self.chunks.nbytes);
+        Ok(file)
+    }
+}
+
+/// Takes a descriptor for as long as a request is there.
+fn borrow<'a>(fd: RawFd, call: &'static str) -> Result<BorrowedFd<'a>> {
+    if fd < 0 {
+        return Err(Error::io(call, Errno::BADF, 0, 0));
+    }
+    // SAFETY: the caller keeps it open during a transfer; a number that is none is an error then.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 fn wrong<T>(what: &'static str) -> PyResult<T> {

@@ -154,7 +154,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Reads shares until none is left.
-    pub fn fill(&self, files: &Files, digests_on_host: bool) -> Result<()> {
+    pub fn fill(&self, files: &Files<'_>, digests_on_host: bool) -> Result<()> {
         while let Some(share) = self.next_share(files) {
             let _reading = Reading(&self.reading);
             let (address, file) = (share.address(), files.at(share.span.start));
@@ -190,7 +190,7 @@ impl<'a> Feed<'a> {
     }
 
     /// Takes a share, once there is room for it; `None` if there is nothing left to be read.
-    fn next_share(&self, files: &Files) -> Option<Share> {
+    fn next_share(&self, files: &Files<'_>) -> Option<Share> {
         let mut pause = Pause::new();
         loop {
             if self.dry.load(Acquire) {
@@ -226,7 +226,7 @@ impl<'a> Feed<'a> {
         Some(Share { span, cold, whole })
     }
 
-    fn open_piece(&self, state: &mut State, slot: usize, files: &Files) {
+    fn open_piece(&self, state: &mut State, slot: usize, files: &Files<'_>) {
         let Some(piece) = self.job.control.take() else {
             state.exhausted = true;
             return;

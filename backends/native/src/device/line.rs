@@ -54,7 +54,7 @@ impl<'a> Line<'a> {
     ///
     /// # Safety
     /// The memory of the extents must be valid device memory.
-    pub unsafe fn start_write(&mut self, piece: Piece, file: &File) -> Result<()> {
+    pub unsafe fn start_write(&mut self, piece: Piece, file: &File<'_>) -> Result<()> {
         let index = self.next_slot();
         self.finish_write(index, file)?;
         // SAFETY: the caller vouches for the extents.
@@ -100,7 +100,7 @@ impl<'a> Line<'a> {
     }
 
     /// Waits for the bytes that a slot fetches, if any, and writes them to the file.
-    fn finish_write(&mut self, index: usize, file: &File) -> Result<()> {
+    fn finish_write(&mut self, index: usize, file: &File<'_>) -> Result<()> {
         let Some(piece) = self.pieces[index].take() else {
             return Ok(());
         };
@@ -118,7 +118,7 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
-    pub fn finish_writes(&mut self, file: &File) -> Result<()> {
+    pub fn finish_writes(&mut self, file: &File<'_>) -> Result<()> {
         for _ in 0..self.pieces.len() {
             let index = self.next_slot();
             self.finish_write(index, file)?;

@@ -22,7 +22,7 @@ use crate::memory::pool::Loan;
 /// The memory of the plan's extents must be valid device memory and left alone meanwhile.
 pub unsafe fn read(
     shared: &DeviceJob<'_>,
-    source: &Source,
+    source: &Source<'_>,
     feed: &Feed<'_>,
     worker: usize,
 ) -> Result<()> {
@@ -38,7 +38,7 @@ pub unsafe fn read(
 
 /// # Safety
 /// As `read`.
-unsafe fn submit(shared: &DeviceJob<'_>, source: &Source, feed: &Feed<'_>) -> Result<()> {
+unsafe fn submit(shared: &DeviceJob<'_>, source: &Source<'_>, feed: &Feed<'_>) -> Result<()> {
     let loan;
     // Dropped before the loan, and after the submitter, which has nothing in flight then.
     let _closing = Closing(feed);
@@ -59,7 +59,7 @@ unsafe fn submit(shared: &DeviceJob<'_>, source: &Source, feed: &Feed<'_>) -> Re
 ///
 /// # Safety
 /// As `read`.
-pub unsafe fn write(shared: &DeviceJob<'_>, file: &File, worker: usize) -> Result<()> {
+pub unsafe fn write(shared: &DeviceJob<'_>, file: &File<'_>, worker: usize) -> Result<()> {
     shared.device.enter()?;
     let shape = shared.shape(shared.slots, true);
     // One worker is enough to get to the end; the others take what memory there is.

@@ -25,7 +25,7 @@ pub struct Submitter<'a> {
     shared: &'a DeviceJob<'a>,
     lane: &'a Lane,
     cuda: &'a LaneCuda,
-    source: &'a Source,
+    source: &'a Source<'a>,
     feed: &'a Feed<'a>,
     tally: Tally<'a>,
     /// For each stream, in order.
@@ -38,7 +38,7 @@ impl<'a> Submitter<'a> {
     pub fn new(
         shared: &'a DeviceJob<'a>,
         lane: &'a Lane,
-        source: &'a Source,
+        source: &'a Source<'a>,
         feed: &'a Feed<'a>,
     ) -> Submitter<'a> {
         (0..STREAMS).for_each(|stream| reset(lane.slot(stream).done));
@@ -189,7 +189,7 @@ impl Drop for Submitter<'_> {
 }
 
 /// How many slots a lane for reads has: one for each piece that is under way at once.
-pub fn slots(source: &Source, wished: usize) -> usize {
+pub fn slots(source: &Source<'_>, wished: usize) -> usize {
     match source {
         Source::Pinned { .. } => PINNED_AT_ONCE * STREAMS,
         // A word of a slot says what has landed on a stream.

@@ -1,18 +1,20 @@
 //! Reading and writing files: through the page cache where the bytes are in it, else around it.
 
-use std::ffi::c_void;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl};
+use rustix::io::{Errno, pread, preadv, pwrite};
+
 use crate::error::{Error, Result};
-use crate::io::cursor::Cursor;
 use crate::io::moved::Moved;
 use crate::io::reopen::reopen;
 use crate::io::residency::{Probe, lives_in_memory};
 use crate::io::ring;
 use crate::job::plan::Part;
-use crate::memory::{PAGE_NBYTES, align_down, align_up};
+use crate::memory::{PAGE_NBYTES, align_down, align_up, bytes, bytes_mut};
 
 /// How bytes go between a file and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,8 @@ pub enum Io {
 ///
 /// Offsets are counted from `base` on, a multiple of a page, where the file is one of several that
 /// are read together.
-pub struct File {
-    fd: RawFd,
+pub struct File<'a> {
+    fd: BorrowedFd<'a>,
     base: u64,
     io: Io,
     direct: OnceLock<Option<OwnedFd>>,
@@ -36,8 +38,8 @@ pub struct File {
     pub moved: Moved,
 }
 
-impl File {
-    pub fn to_read(fd: RawFd, base: u64, nbytes: u64, io: Io) -> File {
+impl<'a> File<'a> {
+    pub fn to_read(fd: BorrowedFd<'a>, base: u64, nbytes: u64, io: Io) -> File<'a> {
         let io = match io {
             Io::Auto if lives_in_memory(fd) => Io::Buffered,
             chosen => chosen,
@@ -50,7 +52,7 @@ impl File {
         File::new(fd, base, io, probe)
     }
 
-    pub fn to_write(fd: RawFd, io: Io) -> File {
+    pub fn to_write(fd: BorrowedFd<'a>, io: Io) -> File<'a> {
         let io = match io {
             Io::Auto if lives_in_memory(fd) => Io::Buffered,
             Io::Auto => Io::Direct,
@@ -59,7 +61,7 @@ impl File {
         File::new(fd, 0, io, None)
     }
 
-    fn new(fd: RawFd, base: u64, io: Io, probe: Option<Probe>) -> File {
+    fn new(fd: BorrowedFd<'a>, base: u64, io: Io, probe: Option<Probe>) -> File<'a> {
         File {
             fd,
             base,
@@ -121,20 +123,12 @@ impl File {
             // SAFETY: the caller vouches for the room.
             let read = unsafe { self.read_around(direct, to + at - from, at, until - at) };
             let refused = match &read {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => error.raw_os_error() == Some(libc::EINVAL),
+                Err(Errno::INTR) => continue,
+                Err(error) => *error == Errno::INVAL,
                 Ok(done) => *done == 0,
             };
             match read {
-                Err(error) if !refused => {
-                    let (call, offset, nbytes) = ("reading", at, end - at);
-                    return Err(Error::Io {
-                        call,
-                        error,
-                        offset,
-                        nbytes,
-                    });
-                }
+                Err(error) if !refused => return Err(Error::io("reading", error, at, end - at)),
                 read => at += read.unwrap_or(0),
             }
             if at >= end {
@@ -155,11 +149,11 @@ impl File {
     /// There must be room for `nbytes` at `to`.
     unsafe fn read_around(
         &self,
-        direct: RawFd,
+        direct: BorrowedFd<'_>,
         to: u64,
         start: u64,
         nbytes: u64,
-    ) -> std::io::Result<u64> {
+    ) -> rustix::io::Result<u64> {
         let start = start - self.base;
         // SAFETY: the caller vouches for the room.
         if let Some(read) = unsafe { ring::read(direct, to, start, nbytes) } {
@@ -168,12 +162,9 @@ impl File {
             return Ok(done);
         }
         // SAFETY: as above.
-        let done = unsafe { libc::pread(direct, to as *mut c_void, nbytes as usize, start as i64) };
-        if done < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        self.moved.direct.fetch_add(done as u64, Relaxed);
-        Ok(done as u64)
+        let done = pread(direct, unsafe { bytes_mut(to, nbytes) }, start)? as u64;
+        self.moved.direct.fetch_add(done, Relaxed);
+        Ok(done)
     }
 
     unsafe fn read_buffered(&self, to: u64, start: u64, nbytes: u64) -> Result<()> {
@@ -191,20 +182,27 @@ impl File {
     /// # Safety
     /// The memory of the parts must be valid.
     pub unsafe fn read_parts(&self, parts: &[Part]) -> Result<()> {
-        let mut cursor = Cursor::new(parts);
-        while let Some((at, vectors)) = cursor.next() {
-            let count = vectors.len() as i32;
-            let place = (at - self.base) as i64;
+        let vector = |part: &Part| {
+            let address = part.address.expect("every part has memory");
             // SAFETY: the caller vouches for the memory.
-            let done = unsafe { libc::preadv(self.fd, vectors.as_ptr(), count, place) };
-            match done {
-                0 => return Err(Error::Truncated { offset: at }),
-                1.. => {
+            IoSliceMut::new(unsafe { bytes_mut(address, part.nbytes) })
+        };
+        let mut vectors: Vec<_> = parts.iter().map(vector).collect();
+        let mut left = vectors.as_mut_slice();
+        let (mut at, end) = match (parts.first(), parts.last()) {
+            (Some(first), Some(last)) => (first.start, last.start + last.nbytes),
+            _ => return Ok(()),
+        };
+        while at < end {
+            match preadv(self.fd, left, at - self.base) {
+                Ok(0) => return Err(Error::Truncated { offset: at }),
+                Ok(done) => {
                     self.moved.buffered.fetch_add(done as u64, Relaxed);
-                    cursor.advance(done as u64);
+                    IoSliceMut::advance_slices(&mut left, done);
+                    at += done as u64;
                 }
-                _ if interrupted() => {}
-                _ => return Err(Error::io("reading", at, cursor.left())),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::io("reading", error, at, end - at)),
             }
         }
         Ok(())
@@ -234,21 +232,23 @@ impl File {
         Ok(())
     }
 
-    unsafe fn write_direct(&self, fd: RawFd, from: u64, start: u64, nbytes: u64) -> Result<()> {
+    unsafe fn write_direct(
+        &self,
+        direct: BorrowedFd<'_>,
+        from: u64,
+        start: u64,
+        nbytes: u64,
+    ) -> Result<()> {
         let mut done = 0;
         while done < nbytes {
-            let (place, left) = ((from + done) as *const c_void, (nbytes - done) as usize);
+            let (at, left) = (start + done, nbytes - done);
             // SAFETY: the caller vouches for the memory.
-            let wrote = unsafe { libc::pwrite(fd, place, left, (start + done) as i64) };
-            if wrote < 0 {
-                if interrupted() {
-                    continue;
-                }
-                if last_errno() != libc::EINVAL {
-                    return Err(Error::io("writing", start + done, nbytes - done));
-                }
-            }
-            let wrote = wrote.max(0) as u64;
+            let wrote = match pwrite(direct, unsafe { bytes(from + done, left) }, at) {
+                Ok(wrote) => wrote as u64,
+                Err(Errno::INTR) => continue,
+                Err(Errno::INVAL) => 0,
+                Err(error) => return Err(Error::io("writing", error, at, left)),
+            };
             done += wrote;
             self.moved.direct.fetch_add(wrote, Relaxed);
             // An alignment that the file system refuses, or a limit within a page.
@@ -267,23 +267,16 @@ impl File {
     pub unsafe fn write_buffered(&self, from: u64, start: u64, nbytes: u64) -> Result<()> {
         let mut done = 0;
         while done < nbytes {
-            let (place, left) = ((from + done) as *const c_void, (nbytes - done) as usize);
+            let (at, left) = (start + done, nbytes - done);
             // SAFETY: the caller vouches for the memory.
-            let wrote = unsafe { libc::pwrite(self.fd, place, left, (start + done) as i64) };
-            if wrote > 0 {
-                self.moved.buffered.fetch_add(wrote as u64, Relaxed);
-                done += wrote as u64;
-            } else if wrote == 0 {
-                let error = std::io::Error::from_raw_os_error(libc::EIO);
-                let (call, offset, nbytes) = ("writing", start + done, nbytes - done);
-                return Err(Error::Io {
-                    call,
-                    error,
-                    offset,
-                    nbytes,
-                });
-            } else if !interrupted() {
-                return Err(Error::io("writing", start + done, nbytes - done));
+            match pwrite(self.fd, unsafe { bytes(from + done, left) }, at) {
+                Ok(0) => return Err(Error::io("writing", Errno::IO, at, left)),
+                Ok(wrote) => {
+                    self.moved.buffered.fetch_add(wrote as u64, Relaxed);
+                    done += wrote as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::io("writing", error, at, left)),
             }
         }
         Ok(())
@@ -292,34 +285,25 @@ impl File {
     /// Has the device begin to take in what was written: the sync before sealing then waits for
     /// little. A hint: an error shows up there.
     pub fn start_writeback(&self, start: u64, nbytes: u64) {
-        let flags = libc::SYNC_FILE_RANGE_WRITE;
+        let (fd, flags) = (self.fd.as_raw_fd(), libc::SYNC_FILE_RANGE_WRITE);
         // SAFETY: no memory is involved.
-        unsafe { libc::sync_file_range(self.fd, start as i64, nbytes as i64, flags) };
+        unsafe { libc::sync_file_range(fd, start as i64, nbytes as i64, flags) };
     }
 
     /// Asks for room, so that direct writes need not extend the file one after another.
     pub fn reserve(&self, start: u64, nbytes: u64) {
         if self.io == Io::Direct && nbytes > 0 {
-            // SAFETY: no memory is involved. A file system that cannot do it loses only speed.
-            unsafe { libc::fallocate(self.fd, 0, start as i64, nbytes as i64) };
+            // A file system that cannot do it loses only speed.
+            let _ = fallocate(self.fd, FallocateFlags::empty(), start, nbytes);
         }
     }
 
     /// The descriptor for direct I/O, opened when first asked for; `None` where it is refused.
-    fn direct_fd(&self) -> Option<RawFd> {
+    fn direct_fd(&self) -> Option<BorrowedFd<'_>> {
         let opened = self.direct.get_or_init(|| {
-            // SAFETY: asks for the flags of an open descriptor.
-            let mode = unsafe { libc::fcntl(self.fd, libc::F_GETFL) } & libc::O_ACCMODE;
-            reopen(self.fd, mode | libc::O_DIRECT)
+            let mode = fcntl_getfl(self.fd).ok()? & OFlags::RWMODE;
+            reopen(self.fd, mode | OFlags::DIRECT)
         });
-        opened.as_ref().map(AsRawFd::as_raw_fd)
+        opened.as_ref().map(AsFd::as_fd)
     }
-}
-
-fn last_errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
-}
-
-fn interrupted() -> bool {
-    last_errno() == libc::EINTR
 }

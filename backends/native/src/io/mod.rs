@@ -1,6 +1,5 @@
 //! Files: how bytes go between them and host memory.
 
-mod cursor;
 pub mod file;
 mod moved;
 mod reopen;

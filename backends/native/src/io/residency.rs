@@ -1,11 +1,19 @@
 //! Which bytes of a file are in memory already.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::io::reopen::reopen;
+use rustix::fs::{Access, Advice, AtFlags, CWD, OFlags, accessat, fadvise, fstat, fstatfs};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::param::page_size;
+use rustix::process::geteuid;
+
+use crate::io::reopen::{name_of, reopen};
 
 /// How many pages of a range are looked at, at most; the majority decides.
 const SAMPLES: u64 = 5;
@@ -36,7 +44,7 @@ enum Way {
 
 impl Probe {
     /// `None` where the kernel would not tell.
-    pub fn new(fd: RawFd, nbytes: u64) -> Option<Probe> {
+    pub fn new(fd: BorrowedFd<'_>, nbytes: u64) -> Option<Probe> {
         if nbytes == 0 {
             return None;
         }
@@ -45,12 +53,10 @@ impl Probe {
             None if is_told(fd) => Way::Mapped(View::new(fd, nbytes)?),
             None => return None,
         };
-        // SAFETY: no memory is involved.
-        let page_nbytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
         Some(Probe {
             way,
             nbytes,
-            page_nbytes,
+            page_nbytes: page_size() as u64,
             turn: AtomicU64::new(0),
             keys: RandomState::new(),
         })
@@ -86,7 +92,7 @@ impl Probe {
     /// Whether a page is in memory; it counts as such where the kernel does not say.
     fn is_resident(&self, offset: u64) -> bool {
         match &self.way {
-            Way::Unwaiting(fd) => read_byte(fd.as_raw_fd(), offset) != Err(libc::EAGAIN),
+            Way::Unwaiting(fd) => read_byte(fd.as_fd(), offset) != Err(Errno::AGAIN),
             Way::Mapped(view) => view.is_resident(offset),
         }
     }
@@ -98,44 +104,24 @@ impl Probe {
 }
 
 /// A descriptor of the same file, for random access, that can be asked without waiting.
-fn unwaiting(fd: RawFd) -> Option<OwnedFd> {
-    let fd = reopen(fd, libc::O_RDONLY)?;
-    let raw = fd.as_raw_fd();
-    // SAFETY: no memory is involved.
-    let advised = unsafe { libc::posix_fadvise(raw, 0, 0, libc::POSIX_FADV_RANDOM) } == 0;
-    (advised && matches!(read_byte(raw, 0), Ok(()) | Err(libc::EAGAIN))).then_some(fd)
+fn unwaiting(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let fd = reopen(fd, OFlags::RDONLY)?;
+    fadvise(&fd, 0, None, Advice::Random).ok()?;
+    matches!(read_byte(fd.as_fd(), 0), Ok(_) | Err(Errno::AGAIN)).then_some(fd)
 }
 
-/// Reads a byte if that takes no waiting; the error's number if not.
-fn read_byte(fd: RawFd, offset: u64) -> Result<(), i32> {
-    let mut byte = 0u8;
-    let vector = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
-    };
-    // SAFETY: there is room for a byte. By its number, since older C libraries do not have the call;
-    // the zero is the upper half of the offset, where that takes two words.
-    let done = unsafe {
-        let (place, flags) = (&raw const vector, libc::RWF_NOWAIT);
-        libc::syscall(libc::SYS_preadv2, fd, place, 1usize, offset, 0usize, flags)
-    };
-    if done >= 0 {
-        return Ok(());
-    }
-    Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+/// Reads a byte if that takes no waiting.
+fn read_byte(fd: BorrowedFd<'_>, offset: u64) -> rustix::io::Result<usize> {
+    let mut byte = [0];
+    let mut vectors = [IoSliceMut::new(&mut byte)];
+    preadv2(fd, &mut vectors, offset, ReadWriteFlags::NOWAIT)
 }
 
 /// Whether the kernel tells this process which pages of a mapping are in memory.
-fn is_told(fd: RawFd) -> bool {
-    let name = CString::new(format!("/proc/self/fd/{fd}")).expect("no zero byte");
-    // SAFETY: all zeros is a valid stat, which the call fills; the name ends in a zero byte.
-    unsafe {
-        let mut status: libc::stat = std::mem::zeroed();
-        let user = libc::geteuid();
-        let owns = libc::fstat(fd, &mut status) == 0 && (user == 0 || user == status.st_uid);
-        let (how, flags) = (libc::W_OK, libc::AT_EACCESS);
-        owns || libc::faccessat(libc::AT_FDCWD, name.as_ptr(), how, flags) == 0
-    }
+fn is_told(fd: BorrowedFd<'_>) -> bool {
+    let user = geteuid();
+    let owns = fstat(fd).is_ok_and(|file| user.is_root() || user.as_raw() == file.st_uid);
+    owns || accessat(CWD, name_of(fd), Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// A mapping that is only asked which of its pages are resident. It is never touched: where a file
@@ -146,23 +132,12 @@ struct View {
 }
 
 impl View {
-    fn new(fd: RawFd, nbytes: u64) -> Option<View> {
+    fn new(fd: BorrowedFd<'_>, nbytes: u64) -> Option<View> {
+        let (place, length) = (ptr::null_mut(), nbytes as usize);
         // SAFETY: a new mapping, placed by the kernel; nothing ever touches its pages.
-        let address = unsafe {
-            let place = std::ptr::null_mut();
-            libc::mmap(
-                place,
-                nbytes as usize,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                fd,
-                0,
-            )
-        };
-        (address != libc::MAP_FAILED).then_some(View {
-            address: address as u64,
-            nbytes,
-        })
+        let mapped = unsafe { mmap(place, length, ProtFlags::READ, MapFlags::SHARED, fd, 0) };
+        let address = mapped.ok()? as u64;
+        Some(View { address, nbytes })
     }
 
     /// The offset must be that of a page.
@@ -180,18 +155,14 @@ impl View {
 impl Drop for View {
     fn drop(&mut self) {
         // SAFETY: mapped by `new`, with this size.
-        unsafe { libc::munmap(self.address as *mut c_void, self.nbytes as usize) };
+        let _ = unsafe { munmap(self.address as *mut c_void, self.nbytes as usize) };
     }
 }
 
 /// Whether a file has no device behind it, so that there is no way around the page cache.
-pub fn lives_in_memory(fd: RawFd) -> bool {
-    // SAFETY: all zeros is a valid statfs, and the call fills it.
-    unsafe {
-        let mut status: libc::statfs = std::mem::zeroed();
-        libc::fstatfs(fd, &mut status) == 0
-            && [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC].contains(&(status.f_type as i64))
-    }
+pub fn lives_in_memory(fd: BorrowedFd<'_>) -> bool {
+    let magics = [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC];
+    fstatfs(fd).is_ok_and(|status| magics.contains(&status.f_type))
 }
 
 #[cfg(test)]
@@ -215,12 +186,11 @@ mod tests {
     }
 
     fn evict(file: &File) {
-        // SAFETY: no memory is involved.
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        fadvise(file, 0, None, Advice::DontNeed).unwrap();
     }
 
     fn ways(file: &File) -> Vec<Probe> {
-        let fd = file.as_raw_fd();
+        let fd = file.as_fd();
         let mapped = Probe {
             way: Way::Mapped(View::new(fd, NBYTES).unwrap()),
             nbytes: NBYTES,
@@ -234,7 +204,7 @@ mod tests {
     #[test]
     fn tells_cold_ranges_from_warm_ones() {
         let mut file = file("tells");
-        if lives_in_memory(file.as_raw_fd()) {
+        if lives_in_memory(file.as_fd()) {
             return;
         }
         for probe in ways(&file) {
@@ -253,10 +223,10 @@ mod tests {
     #[test]
     fn looking_does_not_make_a_file_warm() {
         let file = file("looking");
-        if lives_in_memory(file.as_raw_fd()) {
+        if lives_in_memory(file.as_fd()) {
             return;
         }
-        let fd = file.as_raw_fd();
+        let fd = file.as_fd();
         for _ in 0..20 {
             let probe = Probe::new(fd, NBYTES).unwrap();
             evict(&file);
@@ -271,15 +241,13 @@ mod tests {
             assert!(!probe.is_cold(NBYTES, NBYTES + 5));
             assert!(!probe.is_cold(3, 3));
         }
-        assert!(Probe::new(file.as_raw_fd(), 0).is_none());
+        assert!(Probe::new(file.as_fd(), 0).is_none());
     }
 
     #[test]
     fn where_reads_cannot_but_wait_a_mapping_is_asked() {
-        let mut ends = [0; 2];
-        // SAFETY: there is room for two descriptors.
-        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-        assert!(read_byte(ends[0], 0).is_err());
-        assert!(Probe::new(ends[0], 5).is_none());
+        let (end, _other) = std::io::pipe().unwrap();
+        assert!(read_byte(end.as_fd(), 0).is_err());
+        assert!(Probe::new(end.as_fd(), 5).is_none());
     }
 }

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, types};
+use rustix::io::{Errno, Result};
 
 /// What one read of the queue takes; a piece becomes several, which the device serves at once.
 const READ_NBYTES: u64 = 512 << 10;
@@ -25,7 +26,7 @@ thread_local! {
 ///
 /// # Safety
 /// There must be room for `nbytes` at `to`.
-pub unsafe fn read(fd: RawFd, to: u64, start: u64, nbytes: u64) -> Option<io::Result<u64>> {
+pub unsafe fn read(fd: BorrowedFd<'_>, to: u64, start: u64, nbytes: u64) -> Option<Result<u64>> {
     RING.with_borrow_mut(|state| {
         if matches!(state, State::Untried) {
             *state = IoUring::new(ENTRIES).map_or(State::Refused, |ring| State::Ready(ring.into()));
@@ -48,16 +49,16 @@ pub unsafe fn read(fd: RawFd, to: u64, start: u64, nbytes: u64) -> Option<io::Re
 /// As `read`.
 unsafe fn read_all(
     ring: &mut IoUring,
-    fd: RawFd,
+    fd: BorrowedFd<'_>,
     to: u64,
     start: u64,
     nbytes: u64,
-) -> Option<io::Result<u64>> {
+) -> Option<Result<u64>> {
     let count = nbytes.div_ceil(READ_NBYTES).min(u64::from(ENTRIES));
     for index in 0..count {
         let at = index * READ_NBYTES;
         let length = READ_NBYTES.min(nbytes - at) as u32;
-        let entry = opcode::Read::new(types::Fd(fd), (to + at) as *mut u8, length)
+        let entry = opcode::Read::new(types::Fd(fd.as_raw_fd()), (to + at) as *mut u8, length)
             .offset(start + at)
             .build()
             .user_data(index);
@@ -69,7 +70,7 @@ unsafe fn read_all(
     while left > 0 {
         match ring.submit_and_wait(left) {
             Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // What the kernel took it will finish; what it did not is left to other means.
             Err(_) if ring.submission().len() == left => return None,
             Err(_) => {}
@@ -83,11 +84,11 @@ unsafe fn read_all(
 }
 
 /// How many bytes arrived without a hole; the error, if the first read failed.
-fn joined(results: &[Option<i32>], nbytes: u64) -> io::Result<u64> {
+fn joined(results: &[Option<i32>], nbytes: u64) -> Result<u64> {
     let mut done = 0;
     for result in results.iter().flatten() {
         if *result < 0 && done == 0 {
-            return Err(io::Error::from_raw_os_error(-result));
+            return Err(Errno::from_raw_os_error(-result));
         }
         let wanted = READ_NBYTES.min(nbytes - done);
         done += (*result).max(0) as u64;
@@ -112,7 +113,7 @@ mod tests {
         assert_eq!(count(&[whole, whole, whole]), Ok(size));
         assert_eq!(count(&[whole, 100, whole]), Ok(READ_NBYTES + 100));
         assert_eq!(count(&[whole, -5, whole]), Ok(READ_NBYTES));
-        assert_eq!(count(&[-5, whole, whole]), Err(Some(5)));
+        assert_eq!(count(&[-5, whole, whole]), Err(5));
         assert_eq!(count(&[0, whole, whole]), Ok(0));
     }
 }

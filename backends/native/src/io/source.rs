@@ -1,6 +1,6 @@
 //! Where bytes are read from.
 
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
 use crate::error::Result;
 use crate::io::file::{File, Io};
@@ -10,18 +10,18 @@ use crate::job::plan::{Extent, MAX_GAP_NBYTES, Part};
 use crate::memory::bytes;
 
 /// Files that are read as if they were one: each has a base, from which its offsets are counted.
-pub struct Files(Vec<File>);
+pub struct Files<'a>(Vec<File<'a>>);
 
-impl Files {
+impl<'a> Files<'a> {
     /// Gives each file, of a descriptor and a size, a base, from which its extents are counted then.
     ///
     /// Pieces end where they would in the file alone, and none lies in two files. `None` if offsets
     /// overflow.
-    pub fn line_up<'a>(
-        sources: impl Iterator<Item = (RawFd, u64, &'a [Extent])>,
+    pub fn line_up<'e>(
+        sources: impl Iterator<Item = (BorrowedFd<'a>, u64, &'e [Extent])>,
         piece_nbytes: u64,
         io: Io,
-    ) -> Option<(Files, Vec<Extent>)> {
+    ) -> Option<(Files<'a>, Vec<Extent>)> {
         let (mut files, mut all, mut base) = (Vec::new(), Vec::new(), 0);
         for (fd, nbytes, extents) in sources {
             let mut end = nbytes.checked_add(base)?;
@@ -38,7 +38,7 @@ impl Files {
     }
 
     /// The file of the byte at an offset.
-    pub fn at(&self, offset: u64) -> &File {
+    pub fn at(&self, offset: u64) -> &File<'a> {
         &self.0[self.index_at(offset)]
     }
 
@@ -58,17 +58,17 @@ impl Files {
     }
 }
 
-pub enum Source {
-    Files(Files),
+pub enum Source<'a> {
+    Files(Files<'a>),
     /// A file that is mapped and page-locked; the address of its first byte. Only devices touch
     /// the mapping: where the file is truncated, that would end a process.
     Pinned {
         address: u64,
-        files: Files,
+        files: Files<'a>,
     },
 }
 
-impl Source {
+impl<'a> Source<'a> {
     /// The remainder of bytes that no extent wanted, which lie at `bounce` if there is any.
     pub fn remainder(&self, part: Part, bounce: u64) -> Result<u32> {
         match self {
@@ -88,7 +88,7 @@ impl Source {
         }
     }
 
-    pub fn files(&self) -> &Files {
+    pub fn files(&self) -> &Files<'a> {
         match self {
             Source::Files(files) | Source::Pinned { files, .. } => files,
         }
@@ -107,6 +107,7 @@ impl Source {
 mod tests {
     use super::*;
     use crate::job::plan::Plan;
+    use rustix::fs::CWD;
 
     fn extent(offset: u64, nbytes: u64) -> Extent {
         Extent {
@@ -116,9 +117,9 @@ mod tests {
         }
     }
 
-    fn line_up(sources: Vec<(u64, Vec<Extent>)>) -> Option<(Files, Vec<Extent>)> {
+    fn line_up(sources: Vec<(u64, Vec<Extent>)>) -> Option<(Files<'static>, Vec<Extent>)> {
         let sources = sources.iter();
-        let opened = sources.map(|(nbytes, extents)| (-1, *nbytes, extents.as_slice()));
+        let opened = sources.map(|(nbytes, extents)| (CWD, *nbytes, extents.as_slice()));
         Files::line_up(opened, 1 << 20, Io::Buffered)
     }
 

@@ -4,7 +4,12 @@ pub mod pool;
 
 use std::ffi::c_void;
 use std::io;
+use std::ptr;
 use std::thread;
+
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 pub const PAGE_NBYTES: u64 = 4096;
 const HUGE_PAGE_NBYTES: u64 = 2 << 20;
@@ -28,30 +33,16 @@ pub struct Region {
 impl Region {
     pub fn new(nbytes: u64) -> io::Result<Region> {
         let nbytes = nbytes.max(1).next_multiple_of(HUGE_PAGE_NBYTES);
-        let (protection, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-        );
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         // SAFETY: a new mapping, placed by the kernel.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                nbytes as usize,
-                protection,
-                flags,
-                -1,
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        let address =
+            unsafe { mmap_anonymous(ptr::null_mut(), nbytes as usize, protection, flags)? };
         let region = Region {
             address: address as u64,
             nbytes,
         };
         // SAFETY: the range was mapped above; huge pages are a wish.
-        unsafe { libc::madvise(address, nbytes as usize, libc::MADV_HUGEPAGE) };
+        let _ = unsafe { madvise(address, nbytes as usize, Advice::LinuxHugepage) };
         region.touch();
         Ok(region)
     }
@@ -81,7 +72,7 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: mapped by `new`, with this size.
-        unsafe { libc::munmap(self.address as *mut c_void, self.nbytes as usize) };
+        let _ = unsafe { munmap(self.address as *mut c_void, self.nbytes as usize) };
     }
 }
 
@@ -91,9 +82,19 @@ impl Drop for Region {
 /// # Safety
 /// Nobody may use the byte meanwhile.
 pub unsafe fn is_writable(address: u64) -> bool {
-    // SAFETY: the caller vouches for the byte. The C library might write by itself, so it is not asked.
-    let done = unsafe { libc::syscall(libc::SYS_getrandom, address, 1usize, libc::GRND_NONBLOCK) };
-    done >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT)
+    // SAFETY: the caller vouches for the byte, which nobody but the kernel writes to.
+    let byte = unsafe { bytes_mut(address, 1) };
+    // A system call for sure: the C library might write by itself.
+    getrandom(byte, GetRandomFlags::NONBLOCK) != Err(Errno::FAULT)
+}
+
+/// Views memory as bytes that can be written to.
+///
+/// # Safety
+/// The range must be valid, and nobody else may use it while the slice lives.
+pub unsafe fn bytes_mut<'a>(address: u64, nbytes: u64) -> &'a mut [u8] {
+    // SAFETY: the caller vouches for the range.
+    unsafe { std::slice::from_raw_parts_mut(address as *mut u8, nbytes as usize) }
 }
 
 /// Views memory as bytes.
