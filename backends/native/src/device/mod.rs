@@ -40,7 +40,9 @@ pub unsafe fn read(
 /// As `read`.
 unsafe fn submit(shared: &DeviceJob<'_>, source: &Source<'_>, feed: &Feed<'_>) -> Result<()> {
     let loan;
-    // Dropped before the loan, and after the submitter, which has nothing in flight then.
+    // Dropped before the loan, and after the submitter, which has nothing in flight then. That is a
+    // temporary of the last expression, which only edition 2024 drops before what has a name:
+    // earlier ones would give the lane back while copies are in flight.
     let _closing = Closing(feed);
     shared.device.enter()?;
     let shape = shared.shape(shared.slots, matches!(source, Source::Files(_)));
