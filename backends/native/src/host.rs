@@ -8,7 +8,8 @@ use crate::io::source::Files;
 use crate::job::Job;
 use crate::job::crc;
 use crate::job::plan::{Part, Piece, blocks};
-use crate::memory::pool::{Loan, Shape};
+use crate::memory::lane::Shape;
+use crate::memory::pool::Loan;
 use crate::memory::{PAGE_NBYTES, bytes, is_writable};
 
 /// What is copied, digested and written at once.

@@ -5,7 +5,7 @@
 //!
 //! Rooms, each of which uses only those before it:
 //! - `cuda`: the driver and what a transfer needs of it
-//! - `memory`: pages, and the pool of bounce memory
+//! - `memory`: pages, lanes of bounce memory and the pool of them
 //! - `job`: what is to be moved, who takes which piece, and what becomes of digests
 //! - `io`: files, through the page cache and around it
 //! - `settings`, `request`: what is asked of a transfer, checked

@@ -17,7 +17,7 @@ use crate::io::source::Files;
 use crate::job::Job;
 use crate::job::plan::{Piece, blocks};
 use crate::memory::PAGE_NBYTES;
-use crate::memory::pool::Lane;
+use crate::memory::lane::Lane;
 
 /// A piece in page-locked memory, ready for the device.
 #[derive(Clone, Copy)]

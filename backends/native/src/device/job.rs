@@ -7,7 +7,7 @@ use crate::cuda::{Device, DeviceMemory};
 use crate::error::Result;
 use crate::job::Job;
 use crate::job::plan::Piece;
-use crate::memory::pool::Shape;
+use crate::memory::lane::Shape;
 use crate::memory::{PAGE_NBYTES, align_up};
 use crate::settings::Settings;
 

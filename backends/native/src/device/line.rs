@@ -7,7 +7,7 @@ use crate::device::queueing::{mark, reset, scatter, wait};
 use crate::error::Result;
 use crate::io::file::File;
 use crate::job::plan::Piece;
-use crate::memory::pool::{Lane, LaneCuda};
+use crate::memory::lane::{Lane, LaneCuda};
 
 /// What it has in flight is waited for before it is dropped.
 pub struct Line<'a> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cuda::Stream;
 use crate::cuda::kernels::{Kernels, Part, SEGMENT_NBYTES};
 use crate::error::Result;
-use crate::memory::pool::{MAX_PARTS, Table};
+use crate::memory::lane::{MAX_PARTS, Table};
 
 /// How long a thread waits before it naps, how long it naps, and how often it looks for trouble.
 const SPIN: Duration = Duration::from_micros(100);

@@ -10,7 +10,7 @@ use crate::device::tally::Tally;
 use crate::error::Result;
 use crate::io::source::Source;
 use crate::job::plan::Part;
-use crate::memory::pool::{Lane, LaneCuda, STREAMS, Table};
+use crate::memory::lane::{Lane, LaneCuda, STREAMS, Table};
 
 /// How many pieces of a pinned source are under way on each stream.
 const PINNED_AT_ONCE: usize = 4;

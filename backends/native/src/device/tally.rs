@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::job::crc;
 use crate::job::ledger::Span;
 use crate::job::plan::{Part, Piece};
-use crate::memory::pool::{Batch, Lane, LaneCuda, MAX_SEGMENTS};
+use crate::memory::lane::{Batch, Lane, LaneCuda, MAX_SEGMENTS};
 
 /// What makes up the digests of a batch, in order.
 enum Fragment {

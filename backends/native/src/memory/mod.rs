@@ -1,5 +1,6 @@
 //! Anonymous memory of whole pages.
 
+pub mod lane;
 pub mod pool;
 
 use std::ffi::c_void;
