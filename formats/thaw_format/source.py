@@ -23,6 +23,7 @@ _KINDS = {
 }
 
 
+@runtime_checkable
 class Source(Protocol):
     """Bytes that can be read from any offset, by several threads at once.
 

@@ -199,3 +199,10 @@ def test_a_format_and_a_backend_from_outside(tmp_path: Path) -> None:
     with served(x_raw=path.read_bytes()) as (url, _):
         again = thaw.restore(HttpSource(f"{url}/x.raw"), backend="slow")
         assert again["bytes"].tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("read", [thaw.open, thaw.restore, thaw.verify])
+def test_what_is_neither_a_path_nor_a_source(read: Any, tmp_path: Path) -> None:
+    thaw.freeze({"a": torch.ones(2)}, tmp_path / "m.thaw")
+    with (tmp_path / "m.thaw").open("rb") as file, pytest.raises(TypeError, match="BufferedReader"):
+        read(file)

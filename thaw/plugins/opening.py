@@ -26,8 +26,11 @@ def recognize(path: StrPath | Source) -> tuple[Format, Source | Path]:
     Raises:
         FormatError: no format knows it; the message says what it seems to be.
         OSError: it cannot be read.
+        TypeError: it is none of these.
     """
     if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, Source):
+            raise TypeError(f"expected a path or a thaw.Source, not {type(path).__name__}")
         return _format_of(path), path
     where = Path(path)
     if where.is_dir():
