@@ -1,64 +1,71 @@
 """Freeze the exact bytes of model state to a file, and restore them bit-identical."""
 
-from thaw_format import (
-    ChecksumError,
-    Chunks,
-    Digests,
-    FeatureError,
-    FormatError,
-    HasDescriptor,
-    HasLockedPages,
-    LayoutError,
-    MagicError,
-    ManifestError,
-    Place,
-    Shard,
-    Snapshot,
-    Source,
-    Storage,
-    Target,
-    TensorSpec,
-    ThawError,
-    TruncatedError,
-    VersionError,
-    format_error,
-)
-from thaw_format.checksum import HostBuffer, crc32c
+from __future__ import annotations
 
-from .comparing import diff
-from .converting import convert
-from .errors import (
-    BackendError,
-    MismatchError,
-    TransferError,
-    UnavailableBackendError,
-    UnknownBackendError,
-)
-from .freezing import freeze, seal
-from .plugins.listing import backends, formats
-from .plugins.opening import open_ranks
-from .plugins.opening import open_snapshot as open  # noqa: A004
-from .reports import (
-    BackendInfo,
-    ConvertReport,
-    Difference,
-    FormatInfo,
-    FreezeReport,
-    Restored,
-    RestoreReport,
-    TensorDifference,
-    VerifyReport,
-)
-from .restoring.api import restore
-from .restoring.pinning import PinnedSnapshot, pin
-from .seam.backend import Backend, Progress, Support, Transfer
-from .seam.format import Format
-from .seam.hookspecs import hookimpl
-from .seam.ordering import wait_for_caller
-from .seam.plan import Extent, Read, ReadPlan, WritePlan
-from .tensors.unfilled import UnfilledWarning
-from .verifying import verify
-from .version import __version__
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thaw_format import (
+        ChecksumError,
+        Chunks,
+        Digests,
+        FeatureError,
+        FormatError,
+        HasDescriptor,
+        HasLockedPages,
+        LayoutError,
+        MagicError,
+        ManifestError,
+        Place,
+        Shard,
+        Snapshot,
+        Source,
+        Storage,
+        Target,
+        TensorSpec,
+        ThawError,
+        TruncatedError,
+        VersionError,
+        format_error,
+    )
+    from thaw_format.checksum import HostBuffer, crc32c
+
+    from .comparing import diff
+    from .converting import convert
+    from .errors import (
+        BackendError,
+        MismatchError,
+        TransferError,
+        UnavailableBackendError,
+        UnknownBackendError,
+    )
+    from .freezing import freeze, seal
+    from .plugins.listing import backends, formats
+    from .plugins.opening import open_ranks
+    from .plugins.opening import open_snapshot as open  # noqa: A004
+    from .reports import (
+        BackendInfo,
+        ConvertReport,
+        Difference,
+        FormatInfo,
+        FreezeReport,
+        Restored,
+        RestoreReport,
+        TensorDifference,
+        VerifyReport,
+    )
+    from .restoring.api import restore
+    from .restoring.pinning import PinnedSnapshot, pin
+    from .seam.backend import Backend, Progress, Support, Transfer
+    from .seam.format import Format
+    from .seam.hookspecs import hookimpl
+    from .seam.ordering import wait_for_caller
+    from .seam.plan import Extent, Read, ReadPlan, WritePlan
+    from .tensors.unfilled import UnfilledWarning
+    from .verifying import verify
+    from .version import __version__
 
 __all__ = [
     "Backend",
@@ -124,3 +131,49 @@ __all__ = [
     "verify",
     "wait_for_caller",
 ]
+
+# Torch takes seconds to import: what needs it is imported when it is first looked up.
+_NAMES_OF = {
+    "thaw.comparing": "diff",
+    "thaw.converting": "convert",
+    "thaw.errors": "BackendError MismatchError TransferError UnavailableBackendError "
+    "UnknownBackendError",
+    "thaw.freezing": "freeze seal",
+    "thaw.plugins.listing": "backends formats",
+    "thaw.plugins.opening": "open_ranks",
+    "thaw.reports": "BackendInfo ConvertReport Difference FormatInfo FreezeReport Restored "
+    "RestoreReport TensorDifference VerifyReport",
+    "thaw.restoring.api": "restore",
+    "thaw.restoring.pinning": "PinnedSnapshot pin",
+    "thaw.seam.backend": "Backend Progress Support Transfer",
+    "thaw.seam.format": "Format",
+    "thaw.seam.hookspecs": "hookimpl",
+    "thaw.seam.ordering": "wait_for_caller",
+    "thaw.seam.plan": "Extent Read ReadPlan WritePlan",
+    "thaw.tensors.unfilled": "UnfilledWarning",
+    "thaw.verifying": "verify",
+    "thaw.version": "__version__",
+    "thaw_format": "ChecksumError Chunks Digests FeatureError FormatError HasDescriptor "
+    "HasLockedPages LayoutError MagicError ManifestError Place Shard Snapshot Source Storage "
+    "Target TensorSpec ThawError TruncatedError VersionError format_error",
+    "thaw_format.checksum": "HostBuffer crc32c",
+}
+_PLACES = {
+    name: (module, name) for module, names in _NAMES_OF.items() for name in names.split()
+} | {"open": ("thaw.plugins.opening", "open_snapshot")}
+
+
+# A type checker reads the imports above, and knows of a name that there is none.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _PLACES:
+            text = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(text, name=name, obj=sys.modules[__name__])
+        module, attribute = _PLACES[name]
+        value = globals()[name] = getattr(import_module(module), attribute)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

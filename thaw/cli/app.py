@@ -70,12 +70,14 @@ app = typer.Typer(
     epilog="Exit codes: "
     + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     + ".",
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # rich takes longer to import than all else here
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for each in COMMANDS:
-    app.command(cls=PassingCommand if each is freeze else None)(each)
+    # Given as the short help, a summary is wrapped and not cut off.
+    summary = str(each.__doc__).partition("\n")[0]
+    app.command(cls=PassingCommand if each is freeze else None, short_help=summary)(each)
 
 
 @app.callback(invoke_without_command=True)

@@ -15,10 +15,12 @@ import typer
 from thaw_format import write_file
 
 import thaw
-from thaw.bench import Row, Task, measure_ceilings, measure_rows, plot
+from thaw.bench import plot
+from thaw.bench.ceilings import measure_ceilings
 from thaw.bench.document import document
+from thaw.bench.rows import Row, measure_rows
 from thaw.bench.shapes import BenchJSON
-from thaw.bench.task import AGAIN, COLD, FREEZE, INTO, PINNED
+from thaw.bench.task import AGAIN, COLD, FREEZE, INTO, PINNED, Task
 from thaw.plugins.choosing import select_backend
 from thaw.plugins.host import registry
 

@@ -10,6 +10,7 @@ import typer
 
 from .errors import UsageError
 from .exits import FAILED
+from .importing import import_torch
 from .options import Backend, Format, Json, MaxShardSize, Names, Quiet, Rank, Subject
 from .output import Output
 from .passing import MODEL
@@ -96,6 +97,7 @@ def freeze(
     if (source is None) == (model is None):
         raise UsageError("give either SOURCE or --model", context)
     if source is not None:
+        import_torch()
         from .moving import Move, move
 
         engine: dict[str, object] = {
@@ -108,6 +110,7 @@ def freeze(
         task = Move(source, out, "thaw", backend, names)
         move(task, output, doing="freezing", done="froze")
     elif model is not None:
+        import_torch()
         from .engines import Wish, freeze_model
 
         _refuse_given({"--names": names}, "goes with SOURCE only", context)
@@ -156,6 +159,7 @@ def restore(
     and a file that is there is replaced in one step; in a folder, files of another checkpoint are
     refused, since the two would mix. Tied tensors are written once for each name.
     """
+    import_torch()
     from .moving import Move, default_format, move
 
     task = Move(path, to, format or default_format(to), backend, names, rank, max_shard_size)
@@ -186,6 +190,7 @@ def convert(
     Each file of DST is replaced in one step when it is whole. Memory holds 64 MiB of the tensors
     at a time, or the largest of them.
     """
+    import_torch()
     from .moving import Move, move
 
     task = Move(source, destination, format, backend, names, rank, max_shard_size)
@@ -250,6 +255,7 @@ def diff(
 
     The exit code is 1 if they differ.
     """
+    import_torch()
     from .checking import diff as run
 
     if not run(a, b, Output(as_json, quiet), backend=backend, rank=rank):
@@ -334,6 +340,7 @@ def bench(
     an operation fails, and 3 if no backend can serve. A backend that cannot is listed with the
     reason.
     """
+    import_torch()
     from .benching import Wish
     from .benching import bench as run
 
@@ -346,6 +353,7 @@ def bench(
 
 def backends(as_json: Json = False) -> None:
     """List the backends, what each could do here, and why not."""
+    import_torch()
     from .listing import backends as run
 
     run(Output(as_json))
@@ -353,6 +361,7 @@ def backends(as_json: Json = False) -> None:
 
 def formats(as_json: Json = False) -> None:
     """List the file formats that are known here."""
+    import_torch()
     from .listing import formats as run
 
     run(Output(as_json))

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from thaw.bench import Ceiling, measure_ceilings
+from thaw.bench.ceilings import measure_ceilings
 from thaw.bench.disk import filesystem, nameless_file
 from thaw.bench.threads import move_pieces
+from thaw.bench.ways import Ceiling
 
 CPU = torch.device("cpu")
 SHARED_MEMORY = Path("/dev/shm")

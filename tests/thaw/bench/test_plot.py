@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from thaw.bench import Ceiling, Row, Task, Way, plot
+from thaw.bench import plot
 from thaw.bench.document import document
+from thaw.bench.rows import Row
 from thaw.bench.shapes import BenchJSON
-from thaw.bench.task import AGAIN, FIRST, PROBE
+from thaw.bench.task import AGAIN, FIRST, PROBE, Task
+from thaw.bench.ways import Ceiling, Way
 
 BUS = Ceiling("h2d-pinned", 54.0, (Way("one copy", 54.0, 53.0, 55.0),))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from thaw.bench import Ceiling, Row, Task, Way, measure_rows
-from thaw.bench.rows import run_child, summarize
-from thaw.bench.task import AGAIN, COLD, FIRST, FREEZE, PIN, PROBE, Sample
+from thaw.bench.rows import Row, measure_rows, run_child, summarize
+from thaw.bench.task import AGAIN, COLD, FIRST, FREEZE, PIN, PROBE, Sample, Task
+from thaw.bench.ways import Ceiling, Way
 from thaw.plugins.host import BrokenPlugin, registry
 
 MEMCPY = Ceiling("memcpy", 10.0, (Way("1 thread", 10.0, 9.0, 11.0),))

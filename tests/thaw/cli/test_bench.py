@@ -14,9 +14,11 @@ from typing import Any, get_args, get_type_hints, is_typeddict
 import pytest
 from typer.testing import CliRunner
 
-from thaw.bench import Row, Task, plot
+from thaw.bench import plot
 from thaw.bench.document import document
+from thaw.bench.rows import Row
 from thaw.bench.shapes import BenchJSON
+from thaw.bench.task import Task
 from thaw.cli import benching
 from thaw.cli.app import app
 from thaw.cli.bench_table import show

@@ -65,19 +65,26 @@ def interrupted(
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("stage", ["thaw", "torch", "thaw_format", "typer", "thaw.cli.app"])
+@pytest.mark.parametrize("stage", ["thaw", "typer", "thaw.cli", "thaw.cli.app"])
 def test_interruption_of_imports_is_one_line_and_130(stage: str) -> None:
     assert interrupted(stage, "--help") == (130, "thaw: interrupted\n")
 
 
+@pytest.mark.parametrize("stage", ["thaw_format", "torch", "thaw.plugins.host"])
+def test_interruption_of_what_a_command_imports_is_one_line_and_130(
+    stage: str, tmp_path: Path
+) -> None:
+    assert interrupted(stage, "backends") == (130, "thaw: interrupted\n")
+
+
 def test_interruption_of_imports_as_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = interrupted("torch", "verify", "--json", str(model))
+    status, said = interrupted("thaw.cli", "verify", "--json", str(model))
     report(INTERRUPTION, as_json=True)
     assert (status, said) == (130, capsys.readouterr().err)
 
 
 def test_imports_that_ignore_interruption_go_on() -> None:
-    assert interrupted("torch", "--help", before="SIG_IGN") == (0, "")
+    assert interrupted("typer", "--help", before="SIG_IGN") == (0, "")
 
 
 def test_interruption_as_json(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,94 @@
+"""The names of `thaw`, which are looked up when they are used."""
+
+import ast
+import copy
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import thaw
+
+SOURCE = Path(thaw.__file__)
+
+
+def python(code: str) -> object:
+    command = [sys.executable, "-c", f"import json, sys\n{code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_importing_thaw_imports_nothing_else() -> None:
+    code = "before = set(sys.modules)\nimport thaw\n"
+    code += "print(json.dumps(sorted(set(sys.modules) - before)))"
+    found = python(code)
+    assert isinstance(found, list)
+    assert [each for each in found if each.split(".")[0] not in sys.stdlib_module_names] == ["thaw"]
+
+
+@pytest.mark.parametrize("name", thaw.__all__)
+def test_every_name_is_there_on_its_own(name: str) -> None:
+    value = getattr(thaw, name)
+    assert value is getattr(thaw, name)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__name__ == {"open": "open_snapshot"}.get(name, name)
+
+
+def test_a_name_is_what_type_checkers_take_it_for() -> None:
+    checked = {}
+    (block,) = (
+        node
+        for node in ast.parse(SOURCE.read_text()).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        module = f"thaw.{node.module}" if node.level else node.module
+        checked |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
+    assert checked == thaw._PLACES
+    assert set(checked) == set(thaw.__all__)
+
+
+def test_a_star_takes_all_of_them() -> None:
+    code = "import thaw\nnames = {}\nexec('from thaw import *', names)\n"
+    code += "print(json.dumps(sorted(set(thaw.__all__) - set(names))))"
+    assert python(code) == []
+
+
+def test_dir_lists_them_before_they_are_used() -> None:
+    code = "import thaw; print(json.dumps([sorted(set(thaw.__all__) - set(dir(thaw))), "
+    code += "'torch' in sys.modules]))"
+    assert python(code) == [[], False]
+
+
+def test_no_name_is_one_of_a_module() -> None:
+    # The import system sets a module as an attribute of its package, over what is there.
+    modules = {path.stem for path in SOURCE.parent.iterdir() if not path.stem.startswith("_")}
+    assert modules.isdisjoint(thaw.__all__)
+
+
+def test_a_name_that_is_none_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"^module .thaw. has no attribute") as caught:
+        thaw.frieze  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("frieze", thaw)
+    assert not hasattr(thaw, "__wrapped__")
+    with pytest.raises(ImportError, match="frieze"):
+        from thaw import frieze  # noqa: F401
+
+
+def test_a_class_is_pickled_by_where_it_is_defined() -> None:
+    place = thaw.Place(1, 2)
+    assert pickle.loads(pickle.dumps(place)) == copy.deepcopy(place) == place
+    assert pickle.loads(pickle.dumps(thaw.restore)) is thaw.restore
+
+
+def test_a_name_may_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = thaw.verify
+    with monkeypatch.context() as patch:
+        patch.setattr(thaw, "verify", print)
+        assert thaw.verify is print
+    assert thaw.verify is original
