@@ -125,7 +125,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """A backend that is known here, what it could do, or why its plugin is broken."""
+    """A backend that is known here, what it could do, or why its plugin is broken.
+
+    Attributes:
+        support: by device; each is found out when it is looked at.
+    """
 
     name: str
     distribution: str
