@@ -15,6 +15,7 @@ import torch
 
 from cases import Case, Settings
 from llama import problems, total_nbytes
+from loading import load_thaw
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 Times: TypeAlias = dict[str, list[float]]
@@ -71,10 +72,8 @@ class Bench:
         for module in modules:
             importlib.import_module(module)
         if "thaw" in modules:
-            import thaw
-
-            # Loads the plugins, which is what importing a peer does.
-            thaw.backends()
+            # Which is what importing a peer does.
+            load_thaw()
         self.ready_s = time.perf_counter() - began
 
     def row(self, what: str, samples_s: list[float], **details: Any) -> Row:

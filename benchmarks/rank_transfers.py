@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 
 from gauges import warm
+from loading import load_thaw
 
 Row: TypeAlias = dict[str, Any]
 _BUS_NBYTES = 8 << 30
@@ -78,9 +79,7 @@ def _work(rank: int, moves: Moves, barrier: Any, said: Any) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.zeros(1, device=device)
-    import thaw
-
-    thaw.backends()  # loads the plugins
+    load_thaw()
     steps = []
     for way, alone, count, move in _steps(rank, moves, device):
         samples, more = list[Row](), Row()

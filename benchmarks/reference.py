@@ -24,6 +24,7 @@ from statistics import median
 import torch
 
 from gauges import describe_machine
+from loading import load_thaw
 from results import FOLDER, MIB, Figure, Row, at_least, at_most, write_results
 
 FEW, MANY = 300, 20_000
@@ -267,6 +268,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     options = parser.parse_args()
     if options.case:
+        if options.case.endswith("thaw"):
+            load_thaw()
         found = CASES[options.case](options.folder, options.count, options.nbytes)
         print(json.dumps(found))
         return

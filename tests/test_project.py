@@ -197,6 +197,14 @@ def test_importing_changes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["thaw", "thaw_format", "thaw_safetensors"])
+def test_importing_needs_no_torch(name: str, tmp_path: Path) -> None:
+    code = f"import sys, {name}; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("path", python_files(ROOT), ids=relative)
 def test_files_are_small_and_clean(path: Path) -> None:
     lines = path.read_text().split("\n")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from thaw_format.lookup import look_up, places_of
 
 if TYPE_CHECKING:
     from thaw_format import (
@@ -133,46 +133,42 @@ __all__ = [
 ]
 
 # Torch takes seconds to import: what needs it is imported when it is first looked up.
-_NAMES_OF = {
-    "thaw.comparing": "diff",
-    "thaw.converting": "convert",
-    "thaw.errors": "BackendError MismatchError TransferError UnavailableBackendError "
-    "UnknownBackendError",
-    "thaw.freezing": "freeze seal",
-    "thaw.plugins.listing": "backends formats",
-    "thaw.plugins.opening": "open_ranks",
-    "thaw.reports": "BackendInfo ConvertReport Difference FormatInfo FreezeReport Restored "
-    "RestoreReport TensorDifference VerifyReport",
-    "thaw.restoring.api": "restore",
-    "thaw.restoring.pinning": "PinnedSnapshot pin",
-    "thaw.seam.backend": "Backend Progress Support Transfer",
-    "thaw.seam.format": "Format",
-    "thaw.seam.hookspecs": "hookimpl",
-    "thaw.seam.ordering": "wait_for_caller",
-    "thaw.seam.plan": "Extent Read ReadPlan WritePlan",
-    "thaw.tensors.unfilled": "UnfilledWarning",
-    "thaw.verifying": "verify",
-    "thaw.version": "__version__",
-    "thaw_format": "ChecksumError Chunks Digests FeatureError FormatError HasDescriptor "
-    "HasLockedPages LayoutError MagicError ManifestError Place Shard Snapshot Source Storage "
-    "Target TensorSpec ThawError TruncatedError VersionError format_error",
-    "thaw_format.checksum": "HostBuffer crc32c",
-}
-_PLACES = {
-    name: (module, name) for module, names in _NAMES_OF.items() for name in names.split()
-} | {"open": ("thaw.plugins.opening", "open_snapshot")}
+_PLACES = places_of(
+    __name__,
+    {
+        ".comparing": "diff",
+        ".converting": "convert",
+        ".errors": "BackendError MismatchError TransferError UnavailableBackendError "
+        "UnknownBackendError",
+        ".freezing": "freeze seal",
+        ".plugins.listing": "backends formats",
+        ".plugins.opening": "open_ranks",
+        ".reports": "BackendInfo ConvertReport Difference FormatInfo FreezeReport Restored "
+        "RestoreReport TensorDifference VerifyReport",
+        ".restoring.api": "restore",
+        ".restoring.pinning": "PinnedSnapshot pin",
+        ".seam.backend": "Backend Progress Support Transfer",
+        ".seam.format": "Format",
+        ".seam.hookspecs": "hookimpl",
+        ".seam.ordering": "wait_for_caller",
+        ".seam.plan": "Extent Read ReadPlan WritePlan",
+        ".tensors.unfilled": "UnfilledWarning",
+        ".verifying": "verify",
+        ".version": "__version__",
+        "thaw_format": "ChecksumError Chunks Digests FeatureError FormatError HasDescriptor "
+        "HasLockedPages LayoutError MagicError ManifestError Place Shard Snapshot Source Storage "
+        "Target TensorSpec ThawError TruncatedError VersionError format_error",
+        "thaw_format.checksum": "HostBuffer crc32c",
+    },
+    open=("thaw.plugins.opening", "open_snapshot"),
+)
 
 
 # A type checker reads the imports above, and knows of a name that there is none.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name not in _PLACES:
-            text = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(text, name=name, obj=sys.modules[__name__])
-        module, attribute = _PLACES[name]
-        value = globals()[name] = getattr(import_module(module), attribute)
-        return value
+        return look_up(__name__, _PLACES, name)
 
 
 def __dir__() -> list[str]:

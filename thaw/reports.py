@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .seam.backend import Support
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class RestoreReport(Report):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Restored(Mapping[str, torch.Tensor]):
+class Restored(Mapping[str, "torch.Tensor"]):
     """The restored tensors by name, and the report."""
 
     tensors: Mapping[str, torch.Tensor] = field(repr=False)

@@ -1,76 +1,84 @@
 """The reference reader and writer of the `.thaw` format (spec/thaw-1.0.md)."""
 
-from .codes import RULES, format_error
-from .collector import collector_paused
-from .dtypes import DTYPES, dtype_name
-from .errors import (
-    ChecksumError,
-    FeatureError,
-    FormatError,
-    LayoutError,
-    MagicError,
-    ManifestError,
-    ThawError,
-    TruncatedError,
-    VersionError,
-    naming,
-)
-from .index import INDEX_NAME, rank_file
-from .layout import (
-    Layout,
-    Viewer,
-    align,
-    as_integers,
-    byte_view,
-    extent_nbytes,
-    has_memory,
-    is_strided,
-    layout_tensors,
-    merge_overlapping,
-    tensor_view,
-)
-from .manifest import Manifest, parse_manifest, serialize_manifest
-from .ranks import (
-    has_every_rank,
-    open_rank,
-    open_rank_files,
-    open_ranks,
-    read_index,
-    serialize_index,
-)
-from .replacing import place_of
-from .sealing import sealed, write_file
-from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
-from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
-from .source import (
-    FileSource,
-    FileTarget,
-    HasDescriptor,
-    HasLockedPages,
-    Source,
-    Target,
-    not_a_file,
-)
-from .staging import (
-    check_replaceable,
-    find_staged,
-    make_staging_folder,
-    seal_folder,
-    staging_folder,
-)
-from .strict_json import JSON, parse_json, serialize_json
-from .superblock import (
-    DEFAULT_CHUNK_NBYTES,
-    STORAGE_ALIGNMENT,
-    Section,
-    Superblock,
-    describe,
-    parse_superblock,
-    serialize_superblock,
-)
-from .tensors import read_tensors, write_tensors
-from .verification import chunk_error, verify_shard
-from .writer import Description, write_shard
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .lookup import look_up, places_of
+
+if TYPE_CHECKING:
+    from .codes import RULES, format_error
+    from .collector import collector_paused
+    from .dtypes import dtype_name
+    from .errors import (
+        ChecksumError,
+        FeatureError,
+        FormatError,
+        LayoutError,
+        MagicError,
+        ManifestError,
+        ThawError,
+        TruncatedError,
+        VersionError,
+        naming,
+    )
+    from .index import INDEX_NAME, rank_file
+    from .layout import (
+        Layout,
+        Viewer,
+        as_integers,
+        byte_view,
+        extent_nbytes,
+        has_memory,
+        is_strided,
+        layout_tensors,
+        merge_overlapping,
+        tensor_view,
+    )
+    from .manifest import Manifest, parse_manifest, serialize_manifest
+    from .ranks import (
+        has_every_rank,
+        open_rank,
+        open_rank_files,
+        open_ranks,
+        read_index,
+        serialize_index,
+    )
+    from .replacing import place_of
+    from .sealing import sealed, write_file
+    from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
+    from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
+    from .source import (
+        FileSource,
+        FileTarget,
+        HasDescriptor,
+        HasLockedPages,
+        Source,
+        Target,
+        not_a_file,
+    )
+    from .staging import (
+        check_replaceable,
+        find_staged,
+        make_staging_folder,
+        seal_folder,
+        staging_folder,
+    )
+    from .strict_json import JSON, parse_json, serialize_json
+    from .superblock import (
+        DEFAULT_CHUNK_NBYTES,
+        STORAGE_ALIGNMENT,
+        Section,
+        Superblock,
+        align,
+        describe,
+        parse_superblock,
+        serialize_superblock,
+    )
+    from .tensors import read_tensors, write_tensors
+    from .torch_dtypes import DTYPES
+    from .verification import chunk_error, verify_shard
+    from .writer import Description, write_shard
 
 __all__ = [
     "DEFAULT_CHUNK_NBYTES",
@@ -153,3 +161,43 @@ __all__ = [
     "write_shard",
     "write_tensors",
 ]
+
+_PLACES = places_of(
+    __name__,
+    {
+        ".codes": "RULES format_error",
+        ".collector": "collector_paused",
+        ".dtypes": "dtype_name",
+        ".errors": "ChecksumError FeatureError FormatError LayoutError MagicError ManifestError "
+        "ThawError TruncatedError VersionError naming",
+        ".index": "INDEX_NAME rank_file",
+        ".layout": "Layout Viewer as_integers byte_view extent_nbytes has_memory is_strided "
+        "layout_tensors merge_overlapping tensor_view",
+        ".manifest": "Manifest parse_manifest serialize_manifest",
+        ".ranks": "has_every_rank open_rank open_rank_files open_ranks read_index serialize_index",
+        ".replacing": "place_of",
+        ".sealing": "sealed write_file",
+        ".shard": "ShardFile UnparsedShard open_shard open_unparsed",
+        ".snapshot": "Chunks Digests Place Shard Snapshot Storage TensorSpec",
+        ".source": "FileSource FileTarget HasDescriptor HasLockedPages Source Target not_a_file",
+        ".staging": "check_replaceable find_staged make_staging_folder seal_folder staging_folder",
+        ".strict_json": "JSON parse_json serialize_json",
+        ".superblock": "DEFAULT_CHUNK_NBYTES STORAGE_ALIGNMENT Section Superblock align describe "
+        "parse_superblock serialize_superblock",
+        ".tensors": "read_tensors write_tensors",
+        ".torch_dtypes": "DTYPES",
+        ".verification": "chunk_error verify_shard",
+        ".writer": "Description write_shard",
+    },
+)
+
+
+# A type checker reads the imports above, and knows of a name that there is none.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        return look_up(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

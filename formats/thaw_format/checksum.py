@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import google_crc32c
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 HostBuffer: TypeAlias = "ctypes.Array[ctypes.c_ubyte]"
 

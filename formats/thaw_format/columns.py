@@ -10,12 +10,10 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain, repeat
-from operator import add, attrgetter, itemgetter, le, mod
+from operator import add, itemgetter, le, mod
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-import torch
-
-from .dtypes import DTYPES
+from .dtypes import ITEMSIZES
 from .limits import MAX_DIMENSIONS, MAX_EXTENT, MAX_NAME_NBYTES
 from .snapshot import Storage, TensorSpec
 from .superblock import STORAGE_ALIGNMENT
@@ -31,9 +29,10 @@ _T = TypeVar("_T")
 class _Form(NamedTuple):
     """What tensors of a dtype, a shape and a stride have in common."""
 
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    itemsize: int
     extent: int
 
 
@@ -68,8 +67,8 @@ def tensors_of(raw: Mapping[str, Any], storages: Sequence[Storage]) -> dict[str,
     forms = _forms(set(keys))
     if forms is None or not _are(int, offsets) or min(offsets) < 0:
         return None
-    dtypes, shared, steps, extents = zip(*map(forms.__getitem__, keys), strict=True)
-    if any(map(mod, offsets, map(attrgetter("itemsize"), dtypes))):
+    dtypes, shared, steps, itemsizes, extents = zip(*map(forms.__getitem__, keys), strict=True)
+    if any(map(mod, offsets, itemsizes)):
         return None
     nbytes = [storage.nbytes for storage in storages]
     if not all(map(le, map(add, offsets, extents), map(nbytes.__getitem__, indices))):
@@ -104,15 +103,15 @@ def _forms(keys: Iterable[_Key]) -> dict[_Key, _Form] | None:
     forms = {}
     for key in keys:
         word, shape, stride = key
-        dtype = DTYPES.get(word)
-        if dtype is None or len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
+        itemsize = ITEMSIZES.get(word)
+        if itemsize is None or len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
             return None
         if min(shape + stride, default=0) < 0:
             return None
-        spec = TensorSpec(dtype, shape, stride, 0, 0)
+        spec = TensorSpec(word, shape, stride, 0, 0)
         if max(spec.extent, spec.nbytes) > MAX_EXTENT:
             return None
-        forms[key] = _Form(dtype, shape, stride, spec.extent)
+        forms[key] = _Form(word, shape, stride, itemsize, spec.extent)
     return forms
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from .dtypes import dtype_name
+from .dtypes import NAMES, dtype_name
 from .snapshot import Storage, TensorSpec
-from .superblock import STORAGE_ALIGNMENT
+from .superblock import STORAGE_ALIGNMENT, align
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +47,6 @@ class _Region(NamedTuple):
     start: int
     end: int
     pieces: list[_Piece]
-
-
-def align(nbytes: int, alignment: int) -> int:
-    """Round up to a multiple."""
-    return -(-nbytes // alignment) * alignment
 
 
 def layout_tensors(tensors: Mapping[str, torch.Tensor]) -> Layout:
@@ -95,7 +90,7 @@ class Viewer:
     def __init__(self, memory: torch.Tensor) -> None:
         self._memory = memory
         self._start = int(memory.storage_offset())
-        self._bases: dict[torch.dtype, torch.Tensor] = {}
+        self._bases: dict[str, torch.Tensor] = {}
 
     def view(self, spec: TensorSpec, start: int) -> torch.Tensor:
         """View the memory from byte `start`.
@@ -103,10 +98,10 @@ class Viewer:
         Raises:
             TypeError: torch cannot hold the shape.
         """
-        base = self._bases.get(spec.dtype)
+        base = self._bases.get(spec.dtype_name)
         if base is None:
-            base = self._bases[spec.dtype] = self._empty(spec.dtype)
-        first = (self._start + start) // spec.dtype.itemsize
+            base = self._bases[spec.dtype_name] = self._empty(spec.dtype)
+        first = (self._start + start) // base.itemsize
         try:
             # Its data alone, so that tensors have no base and no version in common.
             return base.as_strided(spec.shape, spec.stride, first).data
@@ -159,7 +154,8 @@ def extent_nbytes(tensor: torch.Tensor) -> int:
 
 
 def _spec(tensor: torch.Tensor, storage: int, offset: int) -> TensorSpec:
-    return TensorSpec(tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), storage, offset)
+    name = NAMES[tensor.dtype]
+    return TensorSpec(name, tuple(tensor.shape), tuple(tensor.stride()), storage, offset)
 
 
 def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:

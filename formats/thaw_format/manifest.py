@@ -8,7 +8,7 @@ from typing import Any
 
 from .codes import format_error
 from .columns import storages_of, tensors_of
-from .dtypes import DTYPES, dtype_name
+from .dtypes import ITEMSIZES
 from .errors import FormatError
 from .limits import MAX_DIMENSIONS, MAX_EXTENT, MAX_NAME_NBYTES, MAX_RANKS
 from .snapshot import Place, Shard, Storage, TensorSpec
@@ -53,7 +53,7 @@ def serialize_manifest(manifest: Manifest, payload_nbytes: int) -> bytes:
 
 def _tensor_json(spec: TensorSpec) -> dict[str, JSON]:
     return {
-        "dtype": dtype_name(spec.dtype),
+        "dtype": spec.dtype_name,
         "shape": list(spec.shape),
         "stride": list(spec.stride),
         "storage": spec.storage,
@@ -144,20 +144,19 @@ def _tensor(name: str, raw: Any, storages: tuple[Storage, ...]) -> TensorSpec:
         raise format_error("bad-name", f"tensor name {name[:80]!r} is empty, too long or has NUL")
     if type(raw) is not dict:
         raise _bad_type(where, "dict", raw)
-    dtype_word = _member(raw, "dtype", str, where)
+    dtype = _member(raw, "dtype", str, where)
     shape, stride = _integers(raw, "shape", where), _integers(raw, "stride", where)
     storage, offset = _member(raw, "storage", int, where), _member(raw, "offset", int, where)
-    dtype = DTYPES.get(dtype_word)
-    if dtype is None:
-        raise format_error("unknown-dtype", f"{where} has the unknown dtype {dtype_word!r}")
+    if dtype not in ITEMSIZES:
+        raise format_error("unknown-dtype", f"{where} has the unknown dtype {dtype!r}")
     if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
         raise format_error("bad-shape", f"{where}: {len(shape)} sizes and {len(stride)} strides")
     if shape and (min(shape) < 0 or min(stride) < 0):
         raise format_error("bad-shape", f"{where}: shape {shape}, stride {stride}")
     if not 0 <= storage < len(storages):
         raise format_error("bad-storage-index", f"{where}: storage {storage} of {len(storages)}")
-    if offset < 0 or offset % dtype.itemsize:
-        raise format_error("misaligned-tensor", f"{where}: offset {offset} for {dtype_word}")
+    if offset < 0 or offset % ITEMSIZES[dtype]:
+        raise format_error("misaligned-tensor", f"{where}: offset {offset} for {dtype}")
     spec = TensorSpec(dtype, shape, stride, storage, offset)
     _check_extent(spec, storages[storage].nbytes, where)
     return spec

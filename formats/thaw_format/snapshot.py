@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
-
+from .dtypes import ITEMSIZES, NAMES, TORCH_DTYPES
 from .source import Source
 from .strict_json import JSON
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +28,38 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A view of a storage: `stride` in elements, `offset` in bytes from the storage's start."""
+    """A view of a storage: `stride` in elements, `offset` in bytes from the storage's start.
 
-    dtype: torch.dtype
+    Attributes:
+        dtype_name: the element type as the specification names it (section 9), or as torch does
+            where the specification lacks it; made from one of torch's, it is its name.
+    """
+
+    dtype_name: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     storage: int
     offset: int
 
+    def __post_init__(self) -> None:
+        given: str | torch.dtype = self.dtype_name
+        if not isinstance(given, str):
+            object.__setattr__(self, "dtype_name", NAMES[given])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Torch's element type; torch is imported for it."""
+        return TORCH_DTYPES[self.dtype_name]
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of an element."""
+        return ITEMSIZES.get(self.dtype_name) or self.dtype.itemsize
+
     @property
     def nbytes(self) -> int:
         """The bytes of all elements, counting shared ones again."""
-        count = self.dtype.itemsize
+        count = self.itemsize
         for size in self.shape:
             count *= size
         return count
@@ -50,12 +72,12 @@ class TensorSpec:
             if size == 0:
                 return 0
             count += (size - 1) * step
-        return count * self.dtype.itemsize
+        return count * self.itemsize
 
     @property
-    def layout(self) -> tuple[int, int, torch.dtype, tuple[int, ...], tuple[int, ...]]:
+    def layout(self) -> tuple[int, int, str, tuple[int, ...], tuple[int, ...]]:
         """A key that two names share exactly if they are tied."""
-        return self.storage, self.offset, self.dtype, self.shape, self.stride
+        return self.storage, self.offset, self.dtype_name, self.shape, self.stride
 
 
 @dataclass(frozen=True, slots=True)

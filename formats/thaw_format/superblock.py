@@ -33,6 +33,11 @@ _TABLE_OFFSET = 256
 _CRC_OFFSET = SUPERBLOCK_NBYTES - 4
 
 
+def align(nbytes: int, alignment: int) -> int:
+    """Round up to a multiple."""
+    return -(-nbytes // alignment) * alignment
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """A typed byte range of a file; `offset` counts from the start of the file."""

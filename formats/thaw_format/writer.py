@@ -6,12 +6,11 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .checksum import crc32c
 from .codes import format_error
 from .collector import collector_paused
-from .layout import Layout, align
 from .manifest import Manifest, serialize_manifest
 from .sealing import flush, sealed, write_at
 from .snapshot import Chunks, Shard
@@ -31,10 +30,14 @@ from .superblock import (
     SUPERBLOCK_NBYTES,
     Section,
     Superblock,
+    align,
     serialize_superblock,
 )
 
-PayloadWriter: TypeAlias = Callable[[FileTarget, Layout, Chunks], Sequence[int]]
+if TYPE_CHECKING:
+    from .layout import Layout
+
+PayloadWriter: TypeAlias = "Callable[[FileTarget, Layout, Chunks], Sequence[int]]"
 """Writes the storages of a layout (gaps are zero) and returns the CRC32C of every chunk."""
 
 

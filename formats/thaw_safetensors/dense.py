@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from thaw_format import TensorSpec, as_integers, byte_view
+from thaw_format.dtypes import NAMES as TORCH_NAMES
 
-from .dtypes import DTYPES, STORABLE
+from .dtypes import NAMES, PACKED
 from .header import METADATA_MEMBER
 
 PIECE_NBYTES = 16 << 20
@@ -26,7 +27,8 @@ def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
         raise TypeError(f"tensor {name!r} is {what} and has no bytes to store")
     if tensor.numel() and not tensor.data_ptr():
         raise TypeError(f"tensor {name!r} is a {type(tensor).__name__} without memory of its own")
-    return TensorSpec(tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), 0, 0)
+    word = TORCH_NAMES[tensor.dtype]
+    return TensorSpec(word, tuple(tensor.shape), tuple(tensor.stride()), 0, 0)
 
 
 def check_storable(specs: Mapping[str, TensorSpec]) -> None:
@@ -39,10 +41,11 @@ def check_storable(specs: Mapping[str, TensorSpec]) -> None:
     for name, spec in specs.items():
         if name == METADATA_MEMBER:
             raise ValueError(f"a tensor cannot be named {name!r}: the format reserves it")
-        if spec.dtype not in STORABLE:
-            known = ", ".join(str(dtype) for dtype in DTYPES.values())
-            raise TypeError(f"tensor {name!r}: safetensors has no {spec.dtype}; it knows {known}")
-        if spec.dtype is torch.float4_e2m1fn_x2 and not spec.shape:
+        if spec.dtype_name not in NAMES:
+            known = ", ".join(NAMES)
+            found = spec.dtype_name
+            raise TypeError(f"tensor {name!r}: safetensors has no {found}; it knows {known}")
+        if spec.dtype_name == PACKED and not spec.shape:
             raise TypeError(f"tensor {name!r}: safetensors holds no packed 4-bit scalars")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from thaw_format import FormatError, Source
+from thaw_format.dtypes import ITEMSIZES
 
-from .dtypes import torch_dtype, torch_shape
+from .dtypes import torch_shape, word_of
 from .errors import checkpoint_error
 from .json_object import parse_object
 
@@ -31,10 +31,14 @@ LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor of a file: `start` and `end` are absolute offsets, `shape` is torch's."""
+    """A tensor of a file: `start` and `end` are absolute offsets, `shape` is torch's.
+
+    Attributes:
+        dtype: in the words of the `.thaw` format.
+    """
 
     name: str
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
     start: int
     end: int
@@ -123,7 +127,7 @@ def _parse_entry(name: str, raw: Any, base: int) -> Entry:
         raise _bad_tensor(name, "has no shape of integers")
     if not _are_sizes(offsets) or len(offsets) != 2:
         raise _bad_tensor(name, "has no two data offsets")
-    dtype = torch_dtype(raw["dtype"], name)
+    dtype = word_of(raw["dtype"], name)
     sizes = torch_shape(dtype, tuple(shape), name)
     entry = Entry(name, dtype, sizes, base + offsets[0], base + offsets[1])
     _check_size(entry)
@@ -135,7 +139,7 @@ def _are_sizes(raw: Any) -> bool:
 
 
 def _check_size(entry: Entry) -> None:
-    expected = entry.dtype.itemsize
+    expected = ITEMSIZES[entry.dtype]
     for size in entry.shape:
         expected *= size
     if entry.end - entry.start != expected:

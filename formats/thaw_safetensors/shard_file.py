@@ -12,7 +12,7 @@ from thaw_format import FileTarget, TensorSpec
 from thaw_format.checksum import host_buffer
 
 from .dense import check_storable, dense_pieces, spec_of
-from .dtypes import ALIGNED, NAMES
+from .dtypes import ALIGNED, NAMES, PACKED
 from .header import LENGTH, MAX_HEADER_NBYTES, METADATA_MEMBER
 
 _ALIGNMENT = 8
@@ -53,7 +53,7 @@ def write_header(
     members: dict[str, Any] = {} if metadata is None else {METADATA_MEMBER: dict(metadata)}
     starts: dict[str, int] = {}
     end = 0
-    for name in sorted(specs, key=lambda name: (-ALIGNED[specs[name].dtype], name)):
+    for name in sorted(specs, key=lambda name: (-ALIGNED[specs[name].dtype_name], name)):
         starts[name] = end
         end += specs[name].nbytes
         members[name] = _member(specs[name], starts[name], end)
@@ -82,10 +82,10 @@ def _write(target: FileTarget, offset: int, memory: torch.Tensor) -> None:
 
 def _member(spec: TensorSpec, start: int, end: int) -> dict[str, Any]:
     shape = list(spec.shape)
-    if spec.dtype is torch.float4_e2m1fn_x2:
+    if spec.dtype_name == PACKED:
         # The format counts packed elements one by one, torch in pairs.
         shape[-1] *= 2
-    return {"dtype": NAMES[spec.dtype], "shape": shape, "data_offsets": [start, end]}
+    return {"dtype": NAMES[spec.dtype_name], "shape": shape, "data_offsets": [start, end]}
 
 
 def _serialize(members: Mapping[str, Any]) -> bytearray:

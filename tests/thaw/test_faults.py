@@ -41,7 +41,8 @@ def old(tmp_path: Path) -> Path:
 
 
 CHILD = """
-import os, signal, sys, torch, thaw
+import os, signal, sys, torch
+from thaw import freeze
 calls, at = 0, int(sys.argv[2])
 def counted(original):
     def call(*args, **kwargs):
@@ -54,7 +55,7 @@ def counted(original):
 for name in ("open", "ftruncate", "pwritev", "pwrite", "fsync", "rename", "close", "listdir"):
     setattr(os, name, counted(getattr(os, name)))
 tensors = {"a": torch.full((9_000_000,), 2, dtype=torch.uint8), "b": torch.tensor([2])}
-thaw.freeze(tensors, sys.argv[1])
+freeze(tensors, sys.argv[1])
 print("done", calls)
 """
 

@@ -8,12 +8,13 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import thaw_format
+import thaw_safetensors
 
 import thaw
-
-SOURCE = Path(thaw.__file__)
 
 
 def python(code: str) -> object:
@@ -22,12 +23,13 @@ def python(code: str) -> object:
     return json.loads(done.stdout)
 
 
-def test_importing_thaw_imports_nothing_else() -> None:
+def test_importing_thaw_imports_next_to_nothing() -> None:
     code = "before = set(sys.modules)\nimport thaw\n"
     code += "print(json.dumps(sorted(set(sys.modules) - before)))"
     found = python(code)
     assert isinstance(found, list)
-    assert [each for each in found if each.split(".")[0] not in sys.stdlib_module_names] == ["thaw"]
+    others = [each for each in found if each.split(".")[0] not in sys.stdlib_module_names]
+    assert others == ["thaw", "thaw_format", "thaw_format.lookup"]
 
 
 @pytest.mark.parametrize("name", thaw.__all__)
@@ -38,19 +40,31 @@ def test_every_name_is_there_on_its_own(name: str) -> None:
         assert value.__name__ == {"open": "open_snapshot"}.get(name, name)
 
 
-def test_a_name_is_what_type_checkers_take_it_for() -> None:
+PACKAGES = (thaw, thaw_format, thaw_safetensors)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_a_name_is_what_type_checkers_take_it_for(package: ModuleType) -> None:
     checked = {}
     (block,) = (
         node
-        for node in ast.parse(SOURCE.read_text()).body
+        for node in ast.parse(Path(str(package.__file__)).read_text()).body
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     )
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
-        module = f"thaw.{node.module}" if node.level else node.module
+        module = f"{package.__name__}.{node.module}" if node.level else node.module
         checked |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
-    assert checked == thaw._PLACES
-    assert set(checked) == set(thaw.__all__)
+    assert checked == package._PLACES
+    assert set(checked) == set(package.__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_no_name_is_one_of_a_module(package: ModuleType) -> None:
+    # The import system sets a module as an attribute of its package, over what is there.
+    folder = Path(str(package.__file__)).parent
+    modules = {path.stem for path in folder.iterdir() if not path.stem.startswith("_")}
+    assert modules.isdisjoint(package.__all__)
 
 
 def test_a_star_takes_all_of_them() -> None:
@@ -63,12 +77,6 @@ def test_dir_lists_them_before_they_are_used() -> None:
     code = "import thaw; print(json.dumps([sorted(set(thaw.__all__) - set(dir(thaw))), "
     code += "'torch' in sys.modules]))"
     assert python(code) == [[], False]
-
-
-def test_no_name_is_one_of_a_module() -> None:
-    # The import system sets a module as an attribute of its package, over what is there.
-    modules = {path.stem for path in SOURCE.parent.iterdir() if not path.stem.startswith("_")}
-    assert modules.isdisjoint(thaw.__all__)
 
 
 def test_a_name_that_is_none_is_an_attribute_error() -> None:

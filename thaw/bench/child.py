@@ -187,6 +187,9 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w") as output:
         # What a library prints must not mix with the samples.
         os.dup2(2, 1)
+        # What thaw imports when a name is first used is no part of a first restore.
+        for name in thaw.__all__:
+            getattr(thaw, name)
         registry().backends[task.backend].probe(torch.device(task.device))
         for sample in samples(task, task.backend):
             print(json.dumps(asdict(sample)), file=output, flush=True)

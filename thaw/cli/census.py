@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from thaw_format import Snapshot, TensorSpec, dtype_name
+from thaw_format import Snapshot, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Tie:
 
 def by_dtype(snapshots: Sequence[Snapshot]) -> list[Share]:
     """Divide the bytes by dtype, largest first."""
-    return _divide(snapshots, lambda name, spec: dtype_name(spec.dtype))
+    return _divide(snapshots, lambda name, spec: spec.dtype_name)
 
 
 def by_name(snapshots: Sequence[Snapshot]) -> list[Share]:
@@ -69,7 +69,7 @@ def ties(snapshots: Sequence[Snapshot]) -> list[Tie]:
 
 def elements(snapshots: Sequence[Snapshot]) -> int:
     """Count the elements, those of tied tensors once."""
-    return sum(spec.nbytes // spec.dtype.itemsize for _, spec, new in _walk(snapshots) if new)
+    return sum(spec.nbytes // spec.itemsize for _, spec, new in _walk(snapshots) if new)
 
 
 def _divide(snapshots: Sequence[Snapshot], key: Callable[[str, TensorSpec], str]) -> list[Share]:

@@ -217,6 +217,8 @@ def inspect(
     Only headers are read, unless --sha256 is given. With --json --sha256 this prints the tensor
     table by which the specification lets a reader prove itself.
     """
+    if sha256:
+        import_torch()
     from .inspection import inspect as run
 
     run(path, Output(as_json, quiet), rank=rank, sha256=sha256, every=tensors)

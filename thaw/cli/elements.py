@@ -77,18 +77,18 @@ def _row(view: TensorSpec) -> TensorSpec:
 
 
 def _rows_interleave(view: TensorSpec) -> bool:
-    return 0 < view.stride[0] * view.dtype.itemsize < _row(view).extent
+    return 0 < view.stride[0] * view.itemsize < _row(view).extent
 
 
 def _rows_in_window(view: TensorSpec) -> int:
-    step = view.stride[0] * view.dtype.itemsize
+    step = view.stride[0] * view.itemsize
     if not step:
         return 1
     return 1 + max(0, WINDOW_NBYTES - _row(view).extent) // step
 
 
 def _parts(view: TensorSpec, rows: int) -> Iterator[TensorSpec]:
-    step = view.stride[0] * view.dtype.itemsize
+    step = view.stride[0] * view.itemsize
     for first in range(0, view.shape[0], rows):
         shape = (min(rows, view.shape[0] - first), *view.shape[1:])
         yield replace(view, shape=shape, offset=view.offset + first * step)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
-from thaw_format import Shard, Snapshot, dtype_name
+from thaw_format import Shard, Snapshot
 
 from thaw.plugins.opening import open_one, recognize
 
@@ -18,7 +18,7 @@ from . import census
 from .drawing import bar, columns, facts, plain, say
 from .output import Output
 from .shapes import InspectJSON, TensorJSON
-from .table import add_sha256, describe
+from .table import describe
 from .text import count, exact_size, power_size, shape, size
 
 FEW, LARGEST, SHARES, TIES, KEYS, RANKS = 40, 10, 12, 8, 6, 16
@@ -32,6 +32,8 @@ def inspect(path: Path, output: Output, *, rank: int | None, sha256: bool, every
         snapshots = [stack.enter_context(each) for each in opened]
         checked = 0
         if sha256:
+            from .hashing import add_sha256
+
             with output.progress("digesting", lambda: _total(snapshots)) as progress:
                 checked = sum(found.verify(each, progress) for each in snapshots)
                 document = describe(path, snapshots, checked)
@@ -189,7 +191,7 @@ def _tied(console: Console, ties: list[census.Tie], every: bool) -> None:
     _print(console, Text("tied, stored once", "bold"))
     for tie in ties if every else ties[:TIES]:
         names = Text(" = ").join(plain(name) for name in tie.names)
-        what = f"  {dtype_name(tie.spec.dtype)} {shape(tie.spec.shape)}, {size(tie.spec.nbytes)}"
+        what = f"  {tie.spec.dtype_name} {shape(tie.spec.shape)}, {size(tie.spec.nbytes)}"
         say(console, names, Text(what, "dim"))
     if not every and len(ties) > TIES:
         say(console, Text(f"and {len(ties) - TIES:,} more", "dim"))

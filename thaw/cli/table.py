@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from thaw_format import Place, ShardFile, Snapshot, TensorSpec, dtype_name
-from thaw_format.checksum import host_buffer
+from thaw_format import Place, ShardFile, Snapshot
 
-from thaw.tensors.limits import check_limit
-
-from .elements import element_pieces
 from .shapes import InspectJSON, PlaceJSON, RankJSON, TensorJSON
 
 
 def tensor_table(snapshots: Sequence[Snapshot]) -> list[TensorJSON]:
     """List the tensors of every rank, sorted by rank, then by name."""
     return [_row(each, name) for each in snapshots for name in sorted(each.tensors)]
-
-
-def add_sha256(
-    rows: Sequence[TensorJSON],
-    snapshots: Sequence[Snapshot],
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Add to each row of the table the SHA-256 of the tensor's elements in index order.
-
-    Raises:
-        FormatError: `limit`, if the elements of a shard's tensors far outgrow its files (CON-3).
-    """
-    for each in snapshots:
-        check_limit(each)
-    by_rank = {each.shard.rank: each for each in snapshots}
-    digests: dict[tuple[int, object], str] = {}
-    for row in rows:
-        snapshot = by_rank[row["rank"]]
-        spec = snapshot.tensors[row["name"]]
-        key = row["rank"], spec.layout
-        if key not in digests:
-            digests[key] = _sha256(snapshot, spec, progress)
-        row["sha256"] = digests[key]
 
 
 def describe(path: Path, snapshots: Sequence[Snapshot], chunks_checked: int) -> InspectJSON:
@@ -69,22 +41,13 @@ def _row(snapshot: Snapshot, name: str) -> TensorJSON:
     return {
         "rank": snapshot.shard.rank,
         "name": name,
-        "dtype": dtype_name(spec.dtype),
+        "dtype": spec.dtype_name,
         "shape": list(spec.shape),
         "stride": list(spec.stride),
         "storage": spec.storage,
         "offset": spec.offset,
         "nbytes": spec.nbytes,
     }
-
-
-def _sha256(snapshot: Snapshot, spec: TensorSpec, progress: Callable[[int], None] | None) -> str:
-    digest = hashlib.sha256()
-    for piece in element_pieces(snapshot, spec):
-        digest.update(host_buffer(piece))
-        if progress:
-            progress(piece.numel())
-    return digest.hexdigest()
 
 
 def _version(snapshot: Snapshot) -> str | None:

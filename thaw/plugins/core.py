@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..seam.backend import Backend
 from ..seam.format import Format
 from ..seam.hookspecs import hookimpl
-from .formats import SafetensorsFormat, ThawFormat
+from .formats import BUILT_IN
 from .reference import ReferenceBackend
 
 
@@ -18,7 +18,7 @@ def thaw_register_backends() -> Sequence[Backend]:
 
 @hookimpl
 def thaw_register_formats() -> Sequence[Format]:
-    return (ThawFormat(), SafetensorsFormat())
+    return BUILT_IN
 
 
 @hookimpl(trylast=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import thaw_safetensors
-import torch
 from thaw_format import (
     FileSource,
     ShardFile,
@@ -22,6 +22,9 @@ from thaw_format import (
 )
 
 from ..seam.format import Format
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ThawFormat(Format):
@@ -92,3 +95,6 @@ class SafetensorsFormat(Format):
                 path, snapshot, names, tensors, max_shard_nbytes=max_shard_nbytes
             )
         )
+
+
+BUILT_IN = (ThawFormat(), SafetensorsFormat())

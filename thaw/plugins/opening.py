@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,7 +12,7 @@ from thaw_safetensors import describe_pickles
 
 from ..errors import MismatchError
 from ..seam.format import Format
-from .host import registry
+from .formats import BUILT_IN
 
 StrPath: TypeAlias = str | os.PathLike[str]
 _HEAD_NBYTES = 4096
@@ -48,10 +49,10 @@ def _format_of(source: Source) -> Format:
 
 
 def _chosen(path: Path, head: bytes) -> Format:
-    for each in registry().formats.values():
+    for each in _formats():
         if each.recognizes(path, head):
             return each
-    known = ", ".join(registry().formats)
+    known = ", ".join(each.name for each in _formats())
     if path.is_dir():
         pickles = describe_pickles(path)
         what = "a folder that holds no snapshot and no checkpoint"
@@ -59,6 +60,14 @@ def _chosen(path: Path, head: bytes) -> Format:
     else:
         what = f"unknown format: {describe(head) if head else 'the file is empty'}"
     raise FormatError(f"{what} (known formats: {known})", code="unknown-format", path=path)
+
+
+def _formats() -> Iterator[Format]:
+    """Yield the formats; those of plugins, which take long to load, for what is of no other."""
+    yield from BUILT_IN
+    from .host import registry
+
+    yield from (each for each in registry().formats.values() if each not in BUILT_IN)
 
 
 def open_snapshot(path: StrPath | Source, *, rank: int | None = None) -> Snapshot:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-import torch
 from thaw_format import Chunks, Source, Target
 from thaw_format.writer import check_digests
 
 from ..errors import BackendError
-from .plan import Read, ReadPlan, WritePlan
+
+if TYPE_CHECKING:
+    import torch
+
+    from .plan import Read, ReadPlan, WritePlan
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of bytes just moved, from any thread."""

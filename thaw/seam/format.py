@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from thaw_format import Snapshot, Source, UnparsedShard
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Format(ABC):

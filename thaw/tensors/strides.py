@@ -41,7 +41,7 @@ def apart(one: TensorSpec, two: TensorSpec) -> bool:
     """Say whether two views of a storage surely share no byte; columns of a matrix do not."""
     start = min(one.offset, two.offset)
     pair = [
-        (spec.offset - start, sorted(_steps(spec), reverse=True), spec.dtype.itemsize)
+        (spec.offset - start, sorted(_steps(spec), reverse=True), spec.itemsize)
         for spec in (one, two)
     ]
     while True:
@@ -62,7 +62,7 @@ def apart(one: TensorSpec, two: TensorSpec) -> bool:
 
 def _steps(spec: TensorSpec) -> list[tuple[int, int]]:
     """List the steps in bytes of dimensions that move, and the sizes."""
-    return [(step * spec.dtype.itemsize, size) for size, step in normal(spec) if step]
+    return [(step * spec.itemsize, size) for size, step in normal(spec) if step]
 
 
 def _reach(steps: list[tuple[int, int]], itemsize: int) -> int:
