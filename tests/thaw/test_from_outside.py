@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import thaw
-from thaw.plugins import choosing, host, opening
+from thaw.plugins import choosing, host
 from thaw.testing import BackendTests
 
 OUTSIDE = Path(__file__).parents[1] / "plugins" / "outside"
@@ -68,7 +68,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     loaded = host.load(points)
     assert loaded.broken == []
-    for module in (choosing, opening):
+    for module in (choosing, host):
         monkeypatch.setattr(module, "registry", lambda: loaded)
 
 
