@@ -228,6 +228,8 @@ def evict(path: Path) -> None:
 RESTORING = """
 import os, sys, thaw
 snapshot, user = thaw.open(sys.argv[1]), int(sys.argv[2])
+# What is imported when it is first used may be out of another user's reach.
+thaw.restore, thaw.backends()
 if user:
     os.setgid(user)
     os.setuid(user)
