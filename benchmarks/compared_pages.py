@@ -5,7 +5,7 @@ from __future__ import annotations
 from pages import Section, code, figures, median_s, number, origin, page, render
 from results import Row
 
-TREES, STREAMS = "before_after.json", "beside.json"
+TREES, STREAMS, IMPORTS = "before_after.json", "beside.json", "import_time.json"
 _STREAMS = """\
 One stream runs short kernels, a few always queued, as an engine does that decodes; meanwhile a
 thread restores and freezes on another. *step*: from one kernel's end to the next one's."""
@@ -16,6 +16,13 @@ def before_after(found: Row) -> str:
     intro = ["", "`before_after.py`: both do the same in turn; medians of the ratios of seconds."]
     lines = [*figures({TREES: found}), *render([_BOTH], found["rows"])]
     return page("This tree beside one before", [*intro, "", origin(TREES, found)], lines)
+
+
+def import_time(found: Row) -> str:
+    """Return the page of what thaw takes before it does anything."""
+    intro = ["", "`import_time.py`: fresh processes, Python's own start included; medians."]
+    lines = [*figures({IMPORTS: found}), *render([_STARTS], found["rows"])]
+    return page("How long thaw takes to start", [*intro, "", origin(IMPORTS, found)], lines)
 
 
 def beside(found: Row) -> str:
@@ -32,6 +39,15 @@ _BOTH = Section(
         "before s": lambda row: median_s(row["samples_s"]["before"]),
         "after s": lambda row: median_s(row["samples_s"]["after"]),
         "identical": "identical",
+    },
+)
+_STARTS = Section(
+    "Seconds",
+    lambda rows: rows,
+    {
+        "case": code("case"),
+        "before s": lambda row: median_s(row["samples_s"].get("before", [])),
+        "after s": lambda row: median_s(row["samples_s"]["after"]),
     },
 )
 _STEPS = Section(

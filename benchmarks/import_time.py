@@ -12,7 +12,6 @@ among them, and medians are compared with the aims.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,10 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from results import FOLDER, Figure, Row, at_most, write_results
 
 Samples: TypeAlias = Mapping[str, list[float]]
-RESULTS = Path(__file__).with_name("results") / "import_time.json"
+RESULTS = FOLDER / "import_time.json"
 _WITHIN = "import time, torch; began = time.perf_counter()\n{}\nprint(time.perf_counter() - began)"
 
 
@@ -87,11 +88,14 @@ def sample(chosen: Sequence[Case], trees: Mapping[str, Path | None], repeat: int
     return found
 
 
-def figure(case: Case, samples: Samples) -> dict[str, Any]:
-    """Compare the median with the aim."""
-    found = round(median(samples["after"]), 4)
-    reached = case.aim_s is not None and found <= case.aim_s
-    return {"name": case.name, "aim": case.aim_s, "found": found, "unit": "s", "reached": reached}
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """Compare the medians with the aims."""
+    aims = {case.name: case.aim_s for case in cases(Path())}
+    return [
+        at_most(row["case"], aim_s, "s", round(median(row["samples_s"]["after"]), 4))
+        for row in rows
+        if (aim_s := aims[row["case"]]) is not None
+    ]
 
 
 def main() -> None:
@@ -103,6 +107,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--before-commit", default="unknown")
     parser.add_argument("--repeat", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -112,15 +117,13 @@ def main() -> None:
         thaw.freeze({"w": torch.ones(1000)}, snapshot)
         chosen = list(cases(snapshot))
         found = sample(chosen, trees, args.repeat)
-    rows = []
+    rows: list[Row] = []
     for case, samples in zip(chosen, found, strict=True):
         rows.append({"case": case.name, "samples_s": samples})
         print(case.name, *(f"{side} {median(each):.3f} s" for side, each in samples.items()))
-    aimed = zip(chosen, found, strict=True)
-    figures = [figure(case, samples) for case, samples in aimed if case.aim_s is not None]
+    settings = {"before": args.before_commit, "repeat": args.repeat}
     machine = describe_machine(torch.device("cpu"))
-    text = json.dumps({"machine": machine, "figures": figures, "rows": rows}, indent=1)
-    args.out.write_text(text + "\n")
+    write_results(args.out, machine, rows, figures(rows), settings=settings)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def pages(folder: Path = FOLDER) -> dict[str, str]:
         "README.md": (cpu_pages.index, cpu_pages.REFERENCE),
         "native_cpu.md": (cpu_pages.native, cpu_pages.NATIVE),
         "before_after.md": (compared_pages.before_after, compared_pages.TREES),
+        "import_time.md": (compared_pages.import_time, compared_pages.IMPORTS),
         "beside.md": (compared_pages.beside, compared_pages.STREAMS),
         "two_gpus.md": (ranks_page.make, ranks_page.FILE),
     }
