@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from mmap import PAGESIZE, PROT_READ, mmap
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 import thaw
-from thaw.bench.memory import resident_pages
+from thaw.bench.memory import drop, resident_pages
 from thaw.testing import BackendTests
 
 thaw_native = pytest.importorskip("thaw_native")
@@ -209,16 +210,14 @@ EVICTIONS = 50
 
 def evict(path: Path) -> None:
     """Have the file's bytes on the device alone; skip where they cannot be read from there."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        for _ in range(EVICTIONS):
-            # Pages that the kernel is busy with stay, and it says nothing of them.
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            if not resident_pages(file.fileno()):
-                break
-            time.sleep(0.1)
-        else:
-            pytest.skip("pages of the file stay in memory")
+    for _ in range(EVICTIONS):
+        # Pages that the kernel is busy with stay.
+        with suppress(OSError):
+            drop(path)
+            break
+        time.sleep(0.1)
+    else:
+        pytest.skip("pages of the file stay in memory")
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
     except OSError:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import torch
-from thaw_format import JSON, Snapshot, ThawError
+from thaw_format import JSON, Shard, Snapshot, ThawError
 
 from ..errors import MismatchError
 from ..plugins.opening import open_snapshot
@@ -64,7 +64,7 @@ class Agent:
             path,
             stage=PROCESSED,
             identity=self._identity(),
-            shard=rank_shard(self._worker.vllm_config, self._worker.rank),
+            shard=self._shard(),
             snapshot_id=snapshot_id,
             backend=backend,
             allow_unverified=allow_unverified,
@@ -138,7 +138,7 @@ class Agent:
             except MismatchError:
                 self._unpin(path)
         if path not in self.pinned:
-            self.pinned[path] = pin(path, device=self._worker.device, rank=self._own_rank())
+            self.pinned[path] = pin(path, device=self._worker.device, rank=self._shard().rank)
         pinned = self.pinned[path]
         return {"nbytes": pinned.nbytes, "elapsed_s": pinned.elapsed_s}
 
@@ -152,7 +152,7 @@ class Agent:
     def compare(self, path: str) -> Answer:
         """List what differs between the live model of this rank and a snapshot, bit by bit."""
         check_awake()
-        with open_snapshot(path, rank=self._own_rank()) as snapshot:
+        with open_snapshot(path, rank=self._shard().rank) as snapshot:
             stage = stage_of(snapshot)
             check_identity(snapshot, self._identity(stage))
             differences = compare_state(self._worker.get_model(), snapshot)
@@ -171,9 +171,9 @@ class Agent:
                 f"the weights of this engine are undefined: {self.broken}; restore them first"
             )
 
-    def _own_rank(self) -> int:
-        """Return a worker's rank among those of its own engine; replicas can share a world."""
-        return rank_shard(self._worker.vllm_config, self._worker.rank).rank
+    def _shard(self) -> Shard:
+        """Place a worker among those of its own engine; replicas can share a world."""
+        return rank_shard(self._worker.vllm_config, self._worker.rank)
 
     def _identity(self, stage: str = PROCESSED) -> dict[str, JSON]:
         worker = self._worker
@@ -187,7 +187,7 @@ class Agent:
             MismatchError: the path names another file than the one that is pinned, or none.
         """
         pinned = self.pinned.get(path)
-        found = pinned.in_use() if pinned else open_snapshot(path, rank=self._own_rank())
+        found = pinned.in_use() if pinned else open_snapshot(path, rank=self._shard().rank)
         with found as snapshot:
             yield snapshot
 
