@@ -32,6 +32,7 @@ PARTS: Mapping[str, tuple[list[str], Mapping[str, str]]] = {
     "figures": (["engines.py", "figures"], _IN_PROCESS),
     "modes": (["engine_modes.py"], _IN_PROCESS),
     "before-after": (["before_after.py"], {}),
+    "beside": (["beside.py"], {}),
     "make": (["ranks.py", "make"], {}),
     "decode-ranks": (["ranks.py", "decoding"], {}),
     "together": (["ranks.py", "together"], {}),

@@ -13,7 +13,8 @@
 #include <thread>
 
 namespace {
-constexpr int OUT_OF_MEMORY = 2, INVALID_HANDLE = 400, NOT_READY = 600, DEVICES = 8;
+constexpr int OUT_OF_MEMORY = 2, INVALID_HANDLE = 400, NOT_READY = 600, DEVICES = 8,
+              MEMORY_POOLS = 115;
 
 char contexts[DEVICES];
 thread_local void* current = nullptr;
@@ -82,6 +83,9 @@ int add(void* handle, std::function<void()> item) {
 API cuInit(unsigned) { return 0; }
 API cuDeviceGetCount(int* count) { return *count = DEVICES, 0; }
 API cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
+API cuDeviceGetAttribute(int* value, int attribute, int) {
+    return *value = !(attribute == MEMORY_POOLS && refuses("memory pools")), 0;
+}
 API cuDevicePrimaryCtxRetain(void** context, int device) { return *context = &contexts[device], 0; }
 API cuCtxGetCurrent(void** context) { return *context = current, 0; }
 API cuCtxSetCurrent(void* context) { return current = context, 0; }
@@ -109,11 +113,14 @@ API cuMemHostUnregister(void*) { return 0; }
 API cuMemHostGetDevicePointer_v2(uint64_t* device, void* host, unsigned) {
     return *device = reinterpret_cast<uint64_t>(host), 0;
 }
-API cuMemAlloc_v2(uint64_t* address, size_t nbytes) {
-    if (refuses("cuMemAlloc")) return OUT_OF_MEMORY;
-    return *address = reinterpret_cast<uint64_t>(aligned_alloc(4096, (nbytes + 4095) / 4096 * 4096)), 0;
+API cuMemAllocAsync(uint64_t* address, size_t nbytes, void* stream) {
+    if (refuses("cuMemAllocAsync")) return OUT_OF_MEMORY;
+    *address = reinterpret_cast<uint64_t>(aligned_alloc(4096, (nbytes + 4095) / 4096 * 4096));
+    return add(stream, [] {});
 }
-API cuMemFree_v2(uint64_t address) { return free(reinterpret_cast<void*>(address)), 0; }
+API cuMemFreeAsync(uint64_t address, void* stream) {
+    return add(stream, [=] { free(reinterpret_cast<void*>(address)); });
+}
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t nbytes, void* stream) {
     if (refuses("cuMemcpyHtoDAsync")) return OUT_OF_MEMORY;
     return add(stream, [=] { memcpy(reinterpret_cast<void*>(to), from, nbytes); });

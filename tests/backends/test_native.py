@@ -139,11 +139,21 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]))
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("call", ["cuMemHostRegister", "cuMemAlloc", "cuMemcpyHtoDAsync"])
+@pytest.mark.parametrize("call", ["cuMemHostRegister", "cuMemAllocAsync", "cuMemcpyHtoDAsync"])
 def test_a_driver_that_refuses_is_an_error_and_no_hang(fake_driver: Path, call: str) -> None:
     done = run_on(fake_driver, 1, 5, refuses=call)
     assert done.returncode == 1
     assert f"{call} failed: CUDA_ERROR_FAKE" in done.stderr
+
+
+def test_a_device_without_memory_pools_is_not_available(fake_driver: Path) -> None:
+    program = "from thaw_native import _native; print(_native.obstacle(0))"
+    environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
+    options = {"capture_output": True, "text": True, "check": True}
+    for refuses, said in (("", "None\n"), ("memory pools", "the device has no memory pools")):
+        told = environment | {"FAKE_CUDA_REFUSES": refuses}
+        done = subprocess.run([sys.executable, "-c", program], env=told, **options)
+        assert done.stdout.startswith(said)
 
 
 @pytest.mark.parametrize(

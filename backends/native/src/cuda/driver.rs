@@ -35,6 +35,7 @@ driver! {
     init: "cuInit" (c_uint);
     device_count: "cuDeviceGetCount" (*mut c_int);
     device_get: "cuDeviceGet" (*mut c_int, c_int);
+    device_attribute: "cuDeviceGetAttribute" (*mut c_int, c_int, c_int);
     primary_context_retain: "cuDevicePrimaryCtxRetain" (*mut Handle, c_int);
     context_get_current: "cuCtxGetCurrent" (*mut Handle);
     context_set_current: "cuCtxSetCurrent" (Handle);
@@ -46,8 +47,8 @@ driver! {
     host_register: "cuMemHostRegister_v2" (*mut c_void, usize, c_uint);
     host_unregister: "cuMemHostUnregister" (*mut c_void);
     host_device_address: "cuMemHostGetDevicePointer_v2" (*mut u64, *mut c_void, c_uint);
-    alloc: "cuMemAlloc_v2" (*mut u64, usize);
-    free: "cuMemFree_v2" (u64);
+    alloc: "cuMemAllocAsync" (*mut u64, usize, Handle);
+    free: "cuMemFreeAsync" (u64, Handle);
     copy_to_device: "cuMemcpyHtoDAsync_v2" (u64, *const c_void, usize, Handle);
     copy_to_host: "cuMemcpyDtoHAsync_v2" (*mut c_void, u64, usize, Handle);
     set_bytes: "cuMemsetD8Async" (u64, u8, usize, Handle);

@@ -12,6 +12,7 @@ use driver::{Driver, Handle, driver};
 const NON_BLOCKING_STREAM: u32 = 1;
 const REGISTER_PORTABLE: u32 = 1;
 const REGISTER_MAPPED: u32 = 2;
+const MEMORY_POOLS: i32 = 115;
 const NOT_READY: i32 = 600;
 
 /// Why transfers with a device cannot work here, or `None` if they can.
@@ -26,7 +27,16 @@ pub fn obstacle(ordinal: i32) -> Option<String> {
     if status != 0 {
         return Some(driver.describe(status));
     }
-    (ordinal >= count).then(|| format!("the CUDA driver sees {count} devices"))
+    if ordinal >= count {
+        return Some(format!("the CUDA driver sees {count} devices"));
+    }
+    let mut has_pools = 0;
+    // SAFETY: ordinals below the count are devices, and `has_pools` is a valid place.
+    let status = unsafe { (driver.device_attribute)(&mut has_pools, MEMORY_POOLS, ordinal) };
+    if status != 0 {
+        return Some(driver.describe(status));
+    }
+    (has_pools == 0).then(|| "the device has no memory pools, as virtual GPUs have none".into())
 }
 
 /// A device whose primary context, the one that torch uses, is kept for the life of the process.
@@ -103,6 +113,8 @@ pub struct Stream(pub Handle);
 
 // SAFETY: a stream may be used from any thread.
 unsafe impl Send for Stream {}
+// SAFETY: as above, and by several at once.
+unsafe impl Sync for Stream {}
 
 impl Stream {
     pub fn new() -> Result<Stream> {
@@ -210,27 +222,38 @@ impl Drop for Registration {
     }
 }
 
-/// Device memory of this crate's own.
+/// Device memory of this crate's own, from the device's pool: taking and giving it back waits for
+/// its own stream, where cuMemFree would wait for all of the device.
 pub struct DeviceMemory {
     pub address: u64,
     device: Device,
+    stream: Stream,
 }
 
 impl DeviceMemory {
     pub fn new(device: Device, nbytes: u64) -> Result<DeviceMemory> {
         let _visit = device.visit()?;
-        let mut address = 0;
-        // SAFETY: a context is current and `address` is a valid place.
-        let status = unsafe { (api().alloc)(&mut address, nbytes as usize) };
-        api().check("cuMemAlloc", status)?;
-        Ok(DeviceMemory { address, device })
+        let (stream, mut address) = (Stream::new()?, 0);
+        // SAFETY: a context is current, `address` is a valid place and the stream is alive.
+        let status = unsafe { (api().alloc)(&mut address, nbytes as usize, stream.0) };
+        api().check("cuMemAllocAsync", status)?;
+        let memory = DeviceMemory {
+            address,
+            device,
+            stream,
+        };
+        // Other streams may use it from here on.
+        memory.stream.synchronize()?;
+        Ok(memory)
     }
 }
 
 impl Drop for DeviceMemory {
+    /// Whatever uses the memory must be done.
     fn drop(&mut self) {
         let _visit = self.device.visit();
-        // SAFETY: the memory is allocated until here.
-        unsafe { (api().free)(self.address) };
+        // SAFETY: the memory is allocated until here and the stream is alive.
+        unsafe { (api().free)(self.address, self.stream.0) };
+        let _ = self.stream.synchronize();
     }
 }
