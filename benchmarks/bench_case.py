@@ -42,7 +42,7 @@ class Row:
     nbytes: int
     tensors: int
     identical: bool | None = None
-    path_ran: str = ""
+    route: str = ""
     chunks_checked: int | None = None
     ceiling: str | None = None
     ready_s: float = 0.0

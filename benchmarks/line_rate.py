@@ -192,7 +192,7 @@ def line(row: Row) -> str:
     middle = median(row["samples_s"])
     rate = row["nbytes"] / middle / 1e9
     mark = {True: "identical", False: "NOT IDENTICAL", None: ""}[row["identical"]]
-    return f"  {row['what']:6} {middle:8.3f} s {rate:7.2f} GB/s  {row['path_ran']:16} {mark}"
+    return f"  {row['what']:6} {middle:8.3f} s {rate:7.2f} GB/s  {row['route']:16} {mark}"
 
 
 def remove(path: Path) -> None:

@@ -174,7 +174,7 @@ _RATE: dict[str, Column] = {
     "share": lambda row: number(row.share, 2),
 }
 _CASE: dict[str, Column] = {"case": code("case"), "sample": "what"}
-_ENDED: dict[str, Column] = {"path": "path_ran", "identical": "identical"}
+_ENDED: dict[str, Column] = {"route": "route", "identical": "identical"}
 SECTIONS = (
     Section(
         "Ceilings",
@@ -211,7 +211,7 @@ SECTIONS = (
             "of torch MiB": lambda row: number(row["torch_nbytes"] / MIB, 0),
             "anonymous host MiB": lambda row: number(row["anonymous_nbytes"] / MIB, 0),
             "machine MiB": lambda row: number(row["machine_nbytes"] / MIB, 0),
-            "path": "path_ran",
+            "route": "route",
         },
     ),
     Section(

@@ -42,11 +42,11 @@ def freeze(bench: Bench) -> None:
     import thaw
 
     plain = Times()
-    times, path_ran = _freeze_samples(bench, make(bench.shapes, bench.device), plain)
+    times, route = _freeze_samples(bench, make(bench.shapes, bench.device), plain)
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
     bench.check(thaw.restore(bench.path, device=bench.device, backend="auto"))
-    row = bench.row("first", times[:1], path_ran=path_ran, plain_s=plain)
+    row = bench.row("first", times[:1], route=route, plain_s=plain)
     bench.emit(row)
     if times[1:]:
         bench.emit(replace(row, what="again", samples_s=tuple(times[1:])))
@@ -55,7 +55,7 @@ def freeze(bench: Bench) -> None:
 def _freeze_samples(bench: Bench, tensors: Tensors, plain: Times) -> tuple[list[float], str]:
     import thaw
 
-    times, path_ran = [], ""
+    times, route = [], ""
     for _ in range(1 + bench.again):
         bench.path.unlink(missing_ok=True)
         # Before: memory that a file has just left is quicker to take than other memory, and so each
@@ -70,8 +70,8 @@ def _freeze_samples(bench: Bench, tensors: Tensors, plain: Times) -> tuple[list[
             lambda: thaw.freeze(tensors, bench.path, backend=bench.case.subject)
         )
         times.append(elapsed_s)
-        path_ran = report.path_ran
-    return times, path_ran
+        route = report.route
+    return times, route
 
 
 def restore(bench: Bench) -> None:
@@ -186,7 +186,7 @@ def unread(bench: Bench) -> None:
 
 
 def _ran(report: thaw.RestoreReport) -> dict[str, Any]:
-    return {"path_ran": report.path_ran, "chunks_checked": report.chunks_checked}
+    return {"route": report.route, "chunks_checked": report.chunks_checked}
 
 
 def _settle(bench: Bench) -> dict[str, Any]:
@@ -233,5 +233,5 @@ def memory_freeze(bench: Bench) -> None:
         )
     bench.check(thaw.restore(path, device=bench.device))
     path.unlink()
-    details = {"path_ran": report.path_ran, "memory": sampler.extra(0, 0)}
+    details = {"route": report.route, "memory": sampler.extra(0, 0)}
     bench.emit(replace(bench.row("peak", [elapsed_s], **details), ceiling=None))

@@ -186,5 +186,5 @@ def _checked(path: str, rank: int, device: torch.device) -> tuple[int, Row]:
 
 
 def _told(report: Any) -> tuple[int, Row]:
-    more = {"backend": report.backend, "path_ran": report.path_ran}
+    more = {"backend": report.backend, "route": report.route}
     return report.nbytes, more | {"chunks_checked": report.chunks_checked}

@@ -85,7 +85,7 @@ def transfers(args: argparse.Namespace, results: Results) -> int:
     results.add("together", rows)
     for row in rows:
         rates = " ".join(f"{rate:.1f}" for rate in row["together_gbps"])
-        print(f"{row['way']}: {rates} GB/s {row['ranks'][0].get('path_ran', '')}", flush=True)
+        print(f"{row['way']}: {rates} GB/s {row['ranks'][0].get('route', '')}", flush=True)
     return 0 if all(rank.get("identical", True) for row in rows for rank in row["ranks"]) else 1
 
 

@@ -112,7 +112,7 @@ def _together(rows: Sequence[Row]) -> Iterator[Row]:
                 "spread": f"{min(rates):.1f} to {max(rates):.1f}",
                 "of the buses": number(median(rates) / bus if bus else None, 2),
                 "rank by rank GB/s": " and ".join(f"{median(each['gbps']):.1f}" for each in ranks),
-                "path": ranks[0].get("path_ran"),
+                "route": ranks[0].get("route"),
             }
 
 

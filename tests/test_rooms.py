@@ -16,7 +16,7 @@ PACKAGES = {
     "thaw_native": ROOT / "backends" / "native" / "python",
 }
 FLOORS = (
-    {"errors", "version"},
+    {"errors", "renaming", "version"},
     {"seam"},
     {"tensors", "reports", "cuda"},
     {"plugins"},

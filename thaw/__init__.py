@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         LayoutError,
         MagicError,
         ManifestError,
-        Place,
+        RankOf,
         Shard,
         Snapshot,
         Source,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         UnavailableBackendError,
         UnknownBackendError,
     )
-    from .freezing import freeze, seal
+    from .freezing import finish_ranks, freeze
     from .plugins.listing import backends, formats
     from .plugins.opening import open_ranks
     from .plugins.opening import open_snapshot as open  # noqa: A004
@@ -90,8 +90,8 @@ __all__ = [
     "ManifestError",
     "MismatchError",
     "PinnedSnapshot",
-    "Place",
     "Progress",
+    "RankOf",
     "Read",
     "ReadPlan",
     "RestoreReport",
@@ -119,6 +119,7 @@ __all__ = [
     "convert",
     "crc32c",
     "diff",
+    "finish_ranks",
     "format_error",
     "formats",
     "freeze",
@@ -127,7 +128,6 @@ __all__ = [
     "open_ranks",
     "pin",
     "restore",
-    "seal",
     "verify",
     "wait_for_caller",
 ]
@@ -140,7 +140,7 @@ _PLACES = places_of(
         ".converting": "convert",
         ".errors": "BackendError MismatchError TransferError UnavailableBackendError "
         "UnknownBackendError",
-        ".freezing": "freeze seal",
+        ".freezing": "finish_ranks freeze",
         ".plugins.listing": "backends formats",
         ".plugins.opening": "open_ranks",
         ".reports": "BackendInfo ConvertReport Difference FormatInfo FreezeReport Restored "
@@ -156,19 +156,21 @@ _PLACES = places_of(
         ".verifying": "verify",
         ".version": "__version__",
         "thaw_format": "ChecksumError Chunks Digests FeatureError FormatError HasDescriptor "
-        "HasLockedPages LayoutError MagicError ManifestError Place Shard Snapshot Source Storage "
+        "HasLockedPages LayoutError MagicError ManifestError RankOf Shard Snapshot Source Storage "
         "Target TensorSpec ThawError TruncatedError VersionError format_error",
         "thaw_format.checksum": "HostBuffer crc32c",
     },
     open=("thaw.plugins.opening", "open_snapshot"),
 )
 
+_BEFORE = {"Place": "RankOf", "seal": "finish_ranks"}
+
 
 # A type checker reads the imports above, and knows of a name that there is none.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        return look_up(__name__, _PLACES, name)
+        return look_up(__name__, _PLACES, name, _BEFORE)
 
 
 def __dir__() -> list[str]:

@@ -72,9 +72,9 @@ def freeze(
     Args:
         subject: a module, of which parameters, buffers (non-persistent ones too) and all that its
             `state_dict()` has are taken, or a mapping of tensors.
-        path: the file; with a `shard` of several ranks, the folder that `thaw.seal` then makes of
-            their files. Until then they lie in a hidden folder beside it, where the report's path
-            leads, and what has that name stays.
+        path: the file; with a `shard` of several ranks, the folder that `thaw.finish_ranks` then
+            makes of their files. Until then they lie in a hidden folder beside it, where the
+            report's path leads, and what has that name stays.
         backend: a name, "auto", or a `Backend`.
         kind: what the snapshot holds.
         shard: this process's place among the ranks.
@@ -124,7 +124,7 @@ def freeze(
         elapsed_s=time.perf_counter() - began,
         tensors=len(layout.tensors),
         backend=mover.name,
-        path_ran=transfers[-1].path,
+        route=transfers[-1].route,
         left_out=left_out(subject, census) if isinstance(subject, nn.Module) else (),
     )
 
@@ -150,7 +150,7 @@ def _check_storable(census: Census) -> None:
     )
 
 
-def seal(path: str | os.PathLike[str], *, snapshot_id: str | None = None) -> None:
+def finish_ranks(path: str | os.PathLike[str], *, snapshot_id: str | None = None) -> None:
     """Make what every rank has frozen a snapshot: write `snapshot.json`, and give it its name.
 
     Ranks write to a hidden folder beside `path`. It replaces what has that name when all of it is

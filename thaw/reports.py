@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .renaming import renamed
 from .seam.backend import Support
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreezeReport(Report):
-    """What a freeze wrote, and by which path.
+    """What a freeze wrote, and by which route.
 
     Attributes:
         left_out: names of tensors that are plain attributes of modules. `state_dict()` does not
@@ -39,13 +40,15 @@ class FreezeReport(Report):
     snapshot_id: str
     tensors: int
     backend: str
-    path_ran: str
+    route: str
     left_out: tuple[str, ...] = ()
+
+    path_ran = renamed("path_ran", "route")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreReport(Report):
-    """What a restore read and checked, and by which path.
+    """What a restore read and checked, and by which route.
 
     Attributes:
         chunks_checked: 0 where the format has no digests.
@@ -56,10 +59,12 @@ class RestoreReport(Report):
     path: Path
     tensors: int
     backend: str
-    path_ran: str
+    route: str
     chunks_checked: int
     staged: int = 0
     kept: tuple[str, ...] = ()
+
+    path_ran = renamed("path_ran", "route")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -209,7 +209,7 @@ class BackendTests:
         support = self.make_backend().probe(torch.device(device))
         assert isinstance(support, Support)
         assert support.reason
-        assert bool(support.path) == support.available
+        assert bool(support.route) == support.available
 
     def test_reads_every_byte_and_checks_every_chunk(
         self, backend: Backend, sample: Sample
@@ -224,7 +224,7 @@ class BackendTests:
             for index in range(start // step, (start + nbytes - 1) // step + 1)
         }
         assert done.chunks_checked == len(touched)
-        assert bool(done.path)
+        assert bool(done.route)
 
     def test_reads_without_digests(self, backend: Backend, sample: Sample) -> None:
         extents = sample.empty_extents()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .replacing import place_of
     from .sealing import sealed, write_file
     from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
-    from .snapshot import Chunks, Digests, Place, Shard, Snapshot, Storage, TensorSpec
+    from .snapshot import Chunks, Digests, RankOf, Shard, Snapshot, Storage, TensorSpec
     from .source import (
         FileSource,
         FileTarget,
@@ -102,7 +102,7 @@ __all__ = [
     "MagicError",
     "Manifest",
     "ManifestError",
-    "Place",
+    "RankOf",
     "Section",
     "Shard",
     "ShardFile",
@@ -178,7 +178,7 @@ _PLACES = places_of(
         ".replacing": "place_of",
         ".sealing": "sealed write_file",
         ".shard": "ShardFile UnparsedShard open_shard open_unparsed",
-        ".snapshot": "Chunks Digests Place Shard Snapshot Storage TensorSpec",
+        ".snapshot": "Chunks Digests RankOf Shard Snapshot Storage TensorSpec",
         ".source": "FileSource FileTarget HasDescriptor HasLockedPages Source Target not_a_file",
         ".staging": "check_replaceable find_staged make_staging_folder seal_folder staging_folder",
         ".strict_json": "JSON parse_json serialize_json",
@@ -196,7 +196,7 @@ _PLACES = places_of(
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        return look_up(__name__, _PLACES, name)
+        return look_up(__name__, _PLACES, name, {"Place": "RankOf"})
 
 
 def __dir__() -> list[str]:

@@ -109,7 +109,7 @@ def _check_crc(root: Mapping[str, Any], data: bytes) -> None:
         raise format_error(
             "set-checksum",
             f"{INDEX_NAME} has no checksum, as before version 1.0 was final: check the ranks with "
-            "`thaw verify`, then seal the folder again with thaw.seal",
+            "`thaw verify`, then seal the folder again with thaw.finish_ranks",
         )
     at = found[0]
     digits = data[at : at + 8].decode("latin-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TypeAlias
@@ -26,13 +27,26 @@ def places_of(package: str, names: Mapping[str, str], **renamed: tuple[str, str]
     }
 
 
-def look_up(package: str, places: Places, name: str) -> object:
+def look_up(
+    package: str, places: Places, name: str, before: Mapping[str, str] | None = None
+) -> object:
     """Import what a name of a package is, and keep it there.
+
+    Args:
+        before: names that others had before, which go on for a release.
 
     Raises:
         AttributeError: the package has no such name.
+
+    Warns:
+        DeprecationWarning: it is one of before.
     """
     owner = sys.modules[package]
+    if before and name in before:
+        warnings.warn(
+            f"{package}.{name} is called {before[name]} now", DeprecationWarning, stacklevel=3
+        )
+        return getattr(owner, before[name])
     if name not in places:
         message = f"module {package!r} has no attribute {name!r}"
         raise AttributeError(message, name=name, obj=owner)

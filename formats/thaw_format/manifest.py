@@ -11,7 +11,7 @@ from .columns import storages_of, tensors_of
 from .dtypes import ITEMSIZES
 from .errors import FormatError
 from .limits import MAX_DIMENSIONS, MAX_EXTENT, MAX_NAME_NBYTES, MAX_RANKS
-from .snapshot import Place, Shard, Storage, TensorSpec
+from .snapshot import RankOf, Shard, Storage, TensorSpec
 from .strict_json import JSON, dump_json, parse_json
 from .superblock import STORAGE_ALIGNMENT
 
@@ -110,11 +110,11 @@ def _shard(raw: dict[str, Any]) -> Shard:
     return Shard(whole.rank, whole.size, **axes)
 
 
-def _place(raw: dict[str, Any], where: str) -> Place:
+def _place(raw: dict[str, Any], where: str) -> RankOf:
     rank, size = _member(raw, "rank", int, where), _member(raw, "size", int, where)
     if not 1 <= size <= MAX_RANKS or not 0 <= rank < size:
         raise format_error("bad-shard", f"{where}: rank {rank} of {size}")
-    return Place(rank, size)
+    return RankOf(rank, size)
 
 
 def _storages(raw: list[Any], payload_nbytes: int, origin: int) -> tuple[Storage, ...]:

@@ -21,18 +21,18 @@ from .index import (
 )
 from .rank_source import RankSource
 from .shard import ShardFile, closing_on_error, open_shard, read_superblock, read_unparsed
-from .snapshot import Place, Shard
+from .snapshot import RankOf, Shard
 from .source import FileSource, Source
 from .superblock import SUPERBLOCK_NBYTES, check_sections, parse_fields
 
 RANK_FILES = "rank-[0-9]*-of-[0-9]*.thaw"
 MAX_OPEN = 256
-_AXES: dict[str, Callable[[Shard], Place | None]] = {
+_AXES: dict[str, Callable[[Shard], RankOf | None]] = {
     "tp": lambda shard: shard.tp,
     "pp": lambda shard: shard.pp,
     "ep": lambda shard: shard.ep,
 }
-_ONE = Place(0, 1)
+_ONE = RankOf(0, 1)
 
 
 def open_ranks(path: str | os.PathLike[str]) -> tuple[ShardFile, ...]:

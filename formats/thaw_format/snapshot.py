@@ -81,7 +81,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankOf:
     """A rank among `size` ranks."""
 
     rank: int
@@ -94,9 +94,9 @@ class Shard:
 
     rank: int = 0
     size: int = 1
-    tp: Place | None = None
-    pp: Place | None = None
-    ep: Place | None = None
+    tp: RankOf | None = None
+    pp: RankOf | None = None
+    ep: RankOf | None = None
 
 
 @dataclass(frozen=True, slots=True)

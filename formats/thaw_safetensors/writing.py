@@ -16,7 +16,7 @@ from thaw_format.sealing import sync_folder
 from .arranging import arrange_like, assign, is_single, with_index
 from .dense import check_storable, spec_of
 from .folder import list_files, list_indexes
-from .shard_file import write_header, write_values
+from .part_file import write_header, write_values
 from .structure import INDEX_SUFFIX, Structure
 
 

@@ -90,7 +90,7 @@ def test_it_reads_from_pinned_files(backend: Any, tmp_path: Path, shape: str) ->
         extents = sample.empty_extents()
         done = backend.read(source, ReadPlan(extents, sample.digests))
         sample.assert_read(extents)
-        assert done.path == "pinned"
+        assert done.route == "pinned"
     finally:
         source.close()
 
@@ -276,14 +276,14 @@ def test_probing_says_why_it_cannot_serve(
     support = thaw_cupy.CupyBackend().probe(torch.device(device))
     assert not support.available
     assert reason in support.reason
-    assert support.path == ""
+    assert support.route == ""
 
 
 def test_probing_names_the_path_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, fake_cupy(count=2), 2)
     support = thaw_cupy.CupyBackend().probe(torch.device("cuda", 1))
     assert support.available
-    assert support.path == "pinned-double-buffer"
+    assert support.route == "pinned-double-buffer"
 
 
 def test_probing_says_why_cupy_cannot_be_imported(

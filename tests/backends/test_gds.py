@@ -64,7 +64,7 @@ class TestGdsCompat(BackendTests):
         tensors = {f"t{i}": torch.randn(1 + i * 99_991, device="cuda") for i in range(20)}
         frozen = thaw.freeze(tensors, tmp_path / "x.thaw", backend=backend)
         restored = thaw.restore(tmp_path / "x.thaw", device="cuda", backend=backend)
-        assert frozen.path_ran == restored.report.path_ran == "gds-compat"
+        assert frozen.route == restored.report.route == "gds-compat"
         for name, tensor in tensors.items():
             assert torch.equal(restored[name], tensor)
         assert [defaults.get(name) for name in names] == before

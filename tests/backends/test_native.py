@@ -149,10 +149,10 @@ def test_a_driver_that_refuses_is_an_error_and_no_hang(fake_driver: Path, call: 
 def test_a_device_without_memory_pools_is_not_available(fake_driver: Path) -> None:
     program = "from thaw_native import _native; print(_native.obstacle(0))"
     environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
-    options = {"capture_output": True, "text": True, "check": True}
     for refuses, said in (("", "None\n"), ("memory pools", "the device has no memory pools")):
         told = environment | {"FAKE_CUDA_REFUSES": refuses}
-        done = subprocess.run([sys.executable, "-c", program], env=told, **options)
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=told, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(said)
 
 
@@ -203,11 +203,11 @@ def test_auto_takes_it_and_the_report_says_so(tmp_path: Path) -> None:
 def test_a_cold_file_is_read_around_the_page_cache(tmp_path: Path) -> None:
     path = tmp_path / "a.thaw"
     thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="reference")
-    way = thaw.restore(path, backend="native").report.path_ran
+    way = thaw.restore(path, backend="native").report.route
     # Where memory is short, the kernel may have dropped what was just written.
     assert way == "buffered" or resident_share(path) < 0.9
     evict(path)
-    assert thaw.restore(path, backend="native").report.path_ran in ("io_uring", "direct")
+    assert thaw.restore(path, backend="native").report.route in ("io_uring", "direct")
 
 
 def resident_share(path: Path) -> float:
@@ -242,7 +242,7 @@ thaw.restore, thaw.backends()
 if user:
     os.setgid(user)
     os.setuid(user)
-print(thaw.restore(snapshot, backend="native").report.path_ran)
+print(thaw.restore(snapshot, backend="native").report.route)
 """
 
 
@@ -310,6 +310,6 @@ def test_a_file_in_memory_is_read_through_the_page_cache() -> None:
         thaw.freeze({"a": torch.arange(4_000_000)}, path, backend="native")
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        assert thaw.restore(path, backend="native").report.path_ran == "buffered"
+        assert thaw.restore(path, backend="native").report.route == "buffered"
     finally:
         path.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ def test_measures_and_checks_the_reference_end_to_end(line_rate, rows, out, tmp_
             assert len(row["samples_s"]) == samples
             assert min(row["samples_s"]) > 0
             assert row["tensors"] == 291
-            assert row["path_ran"] == "host"
+            assert row["route"] == "host"
     assert found["restore/tmpfs/reference", "first"]["chunks_checked"] > 0
     assert found["checkpoint/tmpfs/reference", "first"]["chunks_checked"] == 0
     assert not list((tmp_path / "tmpfs").iterdir()), "files stay behind"

@@ -14,7 +14,7 @@ NBYTES = 16_000_000_000
 
 def row(case: str, what: str, *samples_s: float, **more: Any) -> dict[str, Any]:
     made = {"case": case, "what": what, "samples_s": list(samples_s), "nbytes": NBYTES}
-    made |= {"tensors": 291, "identical": True, "path_ran": "some-path", "chunks_checked": 3829}
+    made |= {"tensors": 291, "identical": True, "route": "some-path", "chunks_checked": 3829}
     made |= {"ceiling": "tmpfs/h2d-pinned", "ready_s": 0.125, "resident_share": None}
     return made | {"memory": {}, "note": "", "run": 0} | more
 

@@ -98,7 +98,7 @@ def round_trip(backend: str, device: str, path: Path) -> None:
         return
     assert all(torch.equal(restored[name], tensor) for name, tensor in wanted.items())
     thaw.verify(path)
-    print(f"identical by {restored.report.path_ran}")
+    print(f"identical by {restored.report.route}")
 
 
 def without_locked_memory(backend: str, device: str, path: Path) -> None:

@@ -173,7 +173,7 @@ class Case:
         assert_same(bytes_in(self.arena), expected, f"memory after {mover} read")
         checked = len(self.shape.touched()) if self.shape.has_digests else 0
         assert done.chunks_checked == checked
-        assert done.path
+        assert done.route
 
     def write(self, mover: Mover, path: Path, extents: Sequence[Extent] = ()) -> None:
         """Write the extents to a new file, and look at all of the file, the digests and memory."""

@@ -14,7 +14,7 @@ import torch
 from thaw_format import (
     Description,
     FormatError,
-    Place,
+    RankOf,
     Shard,
     open_rank_files,
     open_ranks,
@@ -124,16 +124,16 @@ def test_a_folder_from_before_the_checksum_says_what_to_do(folder: Path) -> None
     said = json.loads(index.read_bytes())
     del said["crc32c"]
     index.write_text(json.dumps(said))
-    with pytest.raises(FormatError, match=r"thaw\.seal") as error:
+    with pytest.raises(FormatError, match=r"thaw\.finish_ranks") as error:
         open_ranks(folder)
     assert error.value.code == "set-checksum"
-    thaw.seal(folder)
+    thaw.finish_ranks(folder)
     for each in open_ranks(folder):
         each.close()
 
 
 def tp(*at: int, size: int = 2) -> list[Shard]:
-    return [Shard(rank, len(at), tp=Place(place, size)) for rank, place in enumerate(at)]
+    return [Shard(rank, len(at), tp=RankOf(place, size)) for rank, place in enumerate(at)]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def tp(*at: int, size: int = 2) -> list[Shard]:
         (tp(0, 0), (), "set-place"),
         (tp(0, 1, size=3), (), "set-place"),
         ([*tp(0, 1)[:1], Shard(1, 2)], (), "set-place"),
-        ([Shard(0, 2, ep=Place(0, 2)), Shard(1, 2, ep=Place(1, 4))], (), "set-place"),
+        ([Shard(0, 2, ep=RankOf(0, 2)), Shard(1, 2, ep=RankOf(1, 4))], (), "set-place"),
     ],
 )
 def test_ranks_that_do_not_agree_are_not_sealed(
@@ -151,7 +151,7 @@ def test_ranks_that_do_not_agree_are_not_sealed(
 ) -> None:
     path = freeze(*shards, kinds=kinds)
     with pytest.raises(FormatError) as error:
-        thaw.seal(path)
+        thaw.finish_ranks(path)
     assert error.value.code == code
     assert not (path / "snapshot.json").exists()
     assert open_files(path) == 0
@@ -159,7 +159,7 @@ def test_ranks_that_do_not_agree_are_not_sealed(
 
 def test_ranks_that_agree_are_sealed(freeze: Freeze) -> None:
     path = freeze(*tp(1, 0, 0, 1))
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert len(open_rank_files(path)) == 4
 
 

@@ -226,7 +226,7 @@ def test_a_rank_s_file_under_another_name_is_not_sealed(tmp_path: Path) -> None:
     first, *_ = sorted(staged.iterdir())
     first.rename(first.with_name("rank-0-of-2.thaw"))
     with pytest.raises(thaw.FormatError, match=r"is not called 'rank-00000-of-00002\.thaw'"):
-        thaw.seal(tmp_path / "m")
+        thaw.finish_ranks(tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 

@@ -190,7 +190,7 @@ def test_a_format_and_a_backend_from_outside(tmp_path: Path) -> None:
     path = tmp_path / "x.raw"
     path.write_bytes(bytes(range(200)))
     restored = thaw.restore(path, backend="slow")
-    assert restored.report.path_ran == "slowly"
+    assert restored.report.route == "slowly"
     assert restored["bytes"].tolist() == list(range(200))
     with thaw.open(path, rank=0) as snapshot:
         assert snapshot.format == "raw"

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 import thaw_format
 import thaw_safetensors
+import torch
 
 import thaw
 
@@ -89,9 +90,36 @@ def test_a_name_that_is_none_is_an_attribute_error() -> None:
 
 
 def test_a_class_is_pickled_by_where_it_is_defined() -> None:
-    place = thaw.Place(1, 2)
+    place = thaw.RankOf(1, 2)
     assert pickle.loads(pickle.dumps(place)) == copy.deepcopy(place) == place
     assert pickle.loads(pickle.dumps(thaw.restore)) is thaw.restore
+
+
+@pytest.mark.parametrize(
+    ("package", "before", "now"),
+    [
+        (thaw, "seal", "finish_ranks"),
+        (thaw, "Place", "RankOf"),
+        (thaw_format, "Place", "RankOf"),
+    ],
+)
+def test_names_of_before_go_on_with_a_warning(package: ModuleType, before: str, now: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{before} is called {now} now") as caught:
+        assert getattr(package, before) is getattr(package, now)
+    assert caught[0].filename == __file__
+    assert before not in package.__all__
+
+
+def test_a_route_was_called_a_path_before(tmp_path: Path) -> None:
+    frozen = thaw.freeze({"a": torch.ones(2)}, tmp_path / "a.thaw")
+    restored = thaw.restore(tmp_path / "a.thaw").report
+    for report in (frozen, restored):
+        with pytest.warns(DeprecationWarning, match="path_ran is called route now") as caught:
+            assert report.path_ran == report.route
+        assert caught[0].filename == __file__
+    for said in (thaw.Transfer("host"), thaw.Support(True, "", "host")):
+        with pytest.warns(DeprecationWarning, match="path is called route now"):
+            assert said.path == "host"
 
 
 def test_a_name_may_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

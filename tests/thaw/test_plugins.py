@@ -69,7 +69,7 @@ print(thaw.freeze(tensors, {str(tmp_path / "x.thaw")!r}).backend)
 for name in ("auto", "toy", "reference"):
     restored = thaw.restore({str(tmp_path / "x.thaw")!r}, backend=name)
     assert torch.equal(restored["a"], tensors["a"]) and torch.equal(restored["b"], tensors["b"])
-    print(restored.report.backend, restored.report.path_ran)
+    print(restored.report.backend, restored.report.route)
 """
     written, by_auto, *by_name = run(scratch, code).splitlines()
     # The native backend asks to be chosen where it is installed.

@@ -19,7 +19,7 @@ ONE, TWO, THREE = ("ab" * 16, "cd" * 16, "ef" * 16)
 
 def freeze_rank(path: Path, rank: int, size: int, value: int, identity: str) -> thaw.FreezeReport:
     tensors = {"w": torch.full((4,), value), "rank": torch.tensor(rank)}
-    shard = thaw.Shard(rank, size, tp=thaw.Place(rank, size))
+    shard = thaw.Shard(rank, size, tp=thaw.RankOf(rank, size))
     return thaw.freeze(tensors, path, shard=shard, snapshot_id=identity)
 
 
@@ -67,7 +67,7 @@ def exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_has_the_name_before_it_is_sealed(path: Path) -> None:
     freeze_all(path, 2, 1, ONE)
     assert names_in(path.parent) == [staging_folder(path, ONE).name]
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert values_in(path) == [1, 1]
     assert names_in(path.parent) == [path.name]
     assert names_in(path) == files_of(2)
@@ -76,12 +76,12 @@ def test_nothing_has_the_name_before_it_is_sealed(path: Path) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_an_old_one_is_whole_until_it_is_replaced(path: Path, size: int, exchange: str) -> None:
     freeze_all(path, 2, 1, ONE)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     for rank in range(size):
         freeze_rank(path, rank, size, 2, TWO)
         assert values_in(path) == [1, 1]
     with thaw.open(path, rank=0) as before:
-        thaw.seal(path)
+        thaw.finish_ranks(path)
         assert int(thaw.restore(before)["w"][0]) == 1
     assert values_in(path) == [2] * size
     assert names_in(path) == files_of(size)
@@ -93,7 +93,7 @@ def test_a_file_is_replaced_by_a_folder(path: Path, exchange: str) -> None:
     path.chmod(0o640)
     freeze_all(path, 2, 2, ONE)
     assert path.is_file()
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert values_in(path) == [2, 2]
     assert stat.S_IMODE(path.stat().st_mode) == 0o750
     assert names_in(path.parent) == [path.name]
@@ -101,11 +101,11 @@ def test_a_file_is_replaced_by_a_folder(path: Path, exchange: str) -> None:
 
 def test_a_link_is_replaced_and_its_folder_stays(path: Path, exchange: str) -> None:
     freeze_all(path, 2, 1, ONE)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     path.rename(path.with_name("real"))
     path.symlink_to("real")
     freeze_all(path, 2, 2, TWO)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert not path.is_symlink()
     assert (values_in(path), values_in(path.with_name("real"))) == ([2, 2], [1, 1])
 
@@ -119,7 +119,7 @@ def test_what_is_no_snapshot_is_not_replaced(path: Path) -> None:
     freeze_all(path, 2, 1, ONE)
     path.with_name("thesis.tex").rename(path / "thesis.tex")
     with pytest.raises(FileExistsError):
-        thaw.seal(path)
+        thaw.finish_ranks(path)
     assert names_in(path) == ["thesis.tex"]
 
 
@@ -130,7 +130,7 @@ def test_leftovers_of_another_size_do_not_count(
     for rank in (0, 2):
         freeze_rank(path, rank, 4, 9, ONE)
     freeze_all(path, 2, 2, identity)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert values_in(path) == [2, 2]
     assert names_in(path) == files_of(2)
     assert ("an unfinished freeze left it" in caplog.text) == (identity == TWO)
@@ -144,7 +144,7 @@ def test_leftovers_in_a_folder_do_not_count_where_ranks_were_brought_together(pa
         for file in staged.iterdir():
             file.rename(path / file.name)
         staged.rmdir()
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert values_in(path) == [1, 1]
 
 
@@ -153,19 +153,19 @@ def test_an_unfinished_folder_of_that_name_is_replaced(path: Path) -> None:
     (path / files_of(4)[1]).write_bytes(b"left")
     (path / ".rank-00000-of-00004.thaw.0123abcd.partial").write_bytes(b"left")
     freeze_all(path, 2, 1, ONE)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert names_in(path) == files_of(2)
 
 
 def test_a_rank_that_is_missing(path: Path) -> None:
     freeze_all(path, 2, 1, ONE)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     freeze_rank(path, 1, 2, 2, TWO)
     with pytest.raises(thaw.FormatError, match="is not rank 0 of 1"):
-        thaw.seal(path)
+        thaw.finish_ranks(path)
     assert values_in(path) == [1, 1]
     freeze_rank(path, 0, 2, 2, TWO)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert values_in(path) == [2, 2]
 
 
@@ -173,8 +173,8 @@ def test_several_that_wait(path: Path) -> None:
     for number, identity in enumerate((ONE, TWO, THREE)):
         freeze_all(path, 2, number, identity)
     with pytest.raises(thaw.ThawError, match="3 snapshots wait for the name"):
-        thaw.seal(path)
-    thaw.seal(path, snapshot_id=TWO.upper())
+        thaw.finish_ranks(path)
+    thaw.finish_ranks(path, snapshot_id=TWO.upper())
     assert values_in(path) == [1, 1]
     assert set(find_staged(path)) == {ONE, THREE}
 
@@ -182,13 +182,13 @@ def test_several_that_wait(path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
 def test_modes_are_kept(path: Path, mode: int) -> None:
     freeze_all(path, 2, 1, ONE)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     path.chmod(mode)
     for each in path.iterdir():
         each.chmod(0o600)
     freeze_all(path, 3, 2, TWO)
     assert stat.S_IMODE(staging_folder(path, TWO).stat().st_mode) == 0o700
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert stat.S_IMODE(path.stat().st_mode) == mode
     assert {stat.S_IMODE(each.stat().st_mode) for each in path.iterdir()} == {0o600}
 
@@ -197,7 +197,7 @@ def test_a_rename_that_fails_leaves_the_old_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freeze_all(path, 2, 1, ONE)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     freeze_all(path, 2, 2, TWO)
     rename, calls = os.rename, []
 
@@ -211,10 +211,10 @@ def test_a_rename_that_fails_leaves_the_old_one(
     monkeypatch.setattr("thaw_format.staging._renameat2", None)
     monkeypatch.setattr(os, "rename", fail_second)
     with pytest.raises(OSError, match="Input/output"):
-        thaw.seal(path)
+        thaw.finish_ranks(path)
     monkeypatch.undo()
     assert values_in(path) == [1, 1]
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert values_in(path) == [2, 2]
     assert names_in(path.parent) == [path.name]
 
@@ -230,7 +230,7 @@ def test_a_mount_that_does_not_rename_folders(path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(OSError, match="does not rename"):
-        thaw.seal(path)
+        thaw.finish_ranks(path)
 
 
 def test_the_folder_that_holds_the_name_is_synced(
@@ -244,13 +244,13 @@ def test_the_folder_that_holds_the_name_is_synced(
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", record)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     assert synced[-1] == (str(path.parent), True)
 
 
 def test_an_engine_that_fails_to_freeze_leaves_nothing(path: Path) -> None:
     freeze_all(path, 2, 1, ONE)
-    thaw.seal(path)
+    thaw.finish_ranks(path)
     with pytest.raises(KeyError), _destination(path, 2, TWO) as where:
         assert where == str(path)
         freeze_rank(Path(where), 0, 2, 2, TWO)
@@ -263,7 +263,7 @@ def test_an_engine_freezes_over_a_snapshot_and_over_nothing_else(path: Path) -> 
     for value, identity in enumerate((ONE, TWO)):
         with _destination(path, 2, identity) as where:
             freeze_all(Path(where), 2, value, identity)
-            thaw.seal(where, snapshot_id=identity)
+            thaw.finish_ranks(where, snapshot_id=identity)
         assert values_in(path) == [value, value]
     (path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError), _destination(path, 2, THREE):

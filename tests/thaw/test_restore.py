@@ -298,14 +298,14 @@ def test_a_wrapper_subclass_is_unwrapped(tmp_path: Path) -> None:
 def test_several_ranks(tmp_path: Path) -> None:
     folder, identity = tmp_path / "m.thaw", "ab" * 16
     for rank in (1, 0):
-        shard = thaw.Shard(rank=rank, size=2, tp=thaw.Place(rank, 2))
+        shard = thaw.Shard(rank=rank, size=2, tp=thaw.RankOf(rank, 2))
         thaw.freeze({"w": torch.full((4,), rank)}, folder, shard=shard, snapshot_id=identity)
         if rank:
             with pytest.raises(FileNotFoundError):
                 thaw.open_ranks(folder)
             with pytest.raises(thaw.FormatError, match="rank 0 of 1"):
-                thaw.seal(folder)
-    thaw.seal(folder)
+                thaw.finish_ranks(folder)
+    thaw.finish_ranks(folder)
     assert [int(thaw.restore(folder, rank=r)["w"][0]) for r in (0, 1)] == [0, 1]
     assert thaw.verify(folder).ranks == 2
     with pytest.raises(thaw.MismatchError, match="2 ranks"):

@@ -147,7 +147,7 @@ def test_a_set_of_ranks_that_is_frozen_again(tmp_path: Path) -> None:
         for rank in range(2):
             shard = thaw.Shard(rank, 2)
             thaw.freeze(tensors(value), folder, shard=shard, snapshot_id=f"{value:032x}")
-        thaw.seal(folder)
+        thaw.finish_ranks(folder)
 
     freeze(tmp_path / "m", 1)
     with thaw.pin(tmp_path / "m", rank=1) as pinned:

@@ -26,7 +26,7 @@ from thaw_safetensors import (
     write_checkpoint,
     write_checkpoint_like,
 )
-from thaw_safetensors.shard_file import write_shard_file
+from thaw_safetensors.part_file import write_part_file
 
 NAMES = ("a.safetensors", "b.safetensors")
 
@@ -163,11 +163,11 @@ def test_one_file_keeps_the_inode_that_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with sealed(path) as one:
         before = os.fstat(one.fileno())
-        write_shard_file(one, {"a": torch.arange(4)}, None)
+        write_part_file(one, {"a": torch.arange(4)}, None)
         after = os.fstat(one.fileno())
         assert (after.st_ino, after.st_nlink) == (before.st_ino, 1)
         with sealed(path) as two:
-            write_shard_file(two, {"a": torch.arange(5)}, {"by": "two"})
+            write_part_file(two, {"a": torch.arange(5)}, {"by": "two"})
         check_file(path, {"a": torch.arange(5)})
     check_file(path, {"a": torch.arange(4)})
     assert files_in(tmp_path) == {path.name}
@@ -211,7 +211,7 @@ def test_metadata_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_a_header_that_no_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaw_safetensors.shard_file.MAX_HEADER_NBYTES", 100)
+    monkeypatch.setattr("thaw_safetensors.part_file.MAX_HEADER_NBYTES", 100)
     tensors = {f"tensor.{number}": torch.ones(1) for number in range(5)}
     with pytest.raises(ValueError, match="folder of several files"):
         write_checkpoint(tmp_path / "x.safetensors", tensors)

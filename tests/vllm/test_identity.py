@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from thaw_format import Place
+from thaw_format import RankOf
 
 import thaw
 from thaw.vllm.weights.identity import check_identity, identify, rank_shard
@@ -44,12 +44,12 @@ def test_replicas_have_the_ranks_of_one_engine() -> None:
         assert (
             rank_shard(config(), rank) == rank_shard(second, rank) == rank_shard(second, rank + 2)
         )
-    assert rank_shard(second, 3) == thaw.Shard(1, 2, Place(1, 2), Place(0, 1), None)
+    assert rank_shard(second, 3) == thaw.Shard(1, 2, RankOf(1, 2), RankOf(0, 1), None)
 
 
 def test_experts_are_dealt_out_over_replicas_as_well() -> None:
     second = config(data_parallel_size=2, data_parallel_rank=1, enable_expert_parallel=True)
-    assert [rank_shard(second, rank).ep for rank in (0, 1)] == [Place(2, 4), Place(3, 4)]
+    assert [rank_shard(second, rank).ep for rank in (0, 1)] == [RankOf(2, 4), RankOf(3, 4)]
 
 
 @pytest.mark.parametrize(

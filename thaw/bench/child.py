@@ -113,7 +113,7 @@ class _Bench:
                 frozen = thaw.restore(path, device=where, backend="reference")
                 same = identical(frozen, expected)
                 scramble(frozen.values())
-                yield Sample(FREEZE, elapsed_s, report.nbytes, report.path_ran, same)
+                yield Sample(FREEZE, elapsed_s, report.nbytes, report.route, same)
             finally:
                 path.unlink(missing_ok=True)
 
@@ -138,7 +138,7 @@ class _Bench:
         self._tensors = restored
         same = identical(restored, self._reference())
         report = restored.report
-        return Sample(operation, elapsed_s, report.nbytes, report.path_ran, same)
+        return Sample(operation, elapsed_s, report.nbytes, report.route, same)
 
     def _reference(self) -> thaw.Restored:
         """Restore what is right: once, after the first restore has been timed."""

@@ -99,7 +99,7 @@ def _limit(rows: list[RowJSON], found: BenchJSON) -> float | None:
 def _label(row: RowJSON) -> str:
     share = f" ({row['share']:.0%})" if row["share"] is not None else ""
     wrong = " NOT IDENTICAL" if row["identical"] is False else ""
-    path = f"  {row['path_ran']}" if row["path_ran"] else ""
+    path = f"  {row['route']}" if row["route"] else ""
     return f"{row['gbps']:.1f}{share}{path}{wrong}"
 
 

@@ -31,7 +31,7 @@ class Row:
 
     Attributes:
         operation: one of those of `thaw.bench.task`; "probe" where the backend is not available.
-        path_ran: the path that the bytes really took.
+        route: which way the bytes really went.
         elapsed_s: seconds of each run.
         nbytes: bytes moved by each run.
         identical: whether every run gave the bytes that the reference backend restores; None where
@@ -44,7 +44,7 @@ class Row:
     backend: str
     device: str
     operation: str
-    path_ran: str = ""
+    route: str = ""
     elapsed_s: tuple[float, ...] = ()
     nbytes: int = 0
     identical: bool | None = None
@@ -145,7 +145,7 @@ def summarize(task: Task, samples: Sequence[Sample], limit: Ceiling | None) -> R
         backend=task.backend,
         device=task.device,
         operation=samples[0].operation,
-        path_ran="+".join(dict.fromkeys(each.path_ran for each in good if each.path_ran)),
+        route="+".join(dict.fromkeys(each.route for each in good if each.route)),
         elapsed_s=tuple(each.elapsed_s for each in good),
         nbytes=max((each.nbytes for each in good), default=0),
         identical=all(compared) if compared else None,

@@ -35,7 +35,8 @@ class RowJSON(TypedDict):
         "`restore again`, `restore into` (tensors that are there), `pin`, `restore pinned`, "
         "`freeze`, `restore cold` or, of a backend that is not available, `probe`",
     ]
-    path_ran: Annotated[str, "the path that the bytes really took"]
+    route: Annotated[str, "which way the bytes really went"]
+    path_ran: Annotated[str, "what `route` was called before"]
     elapsed_s: Annotated[list[float], "of each run"]
     nbytes: Annotated[int, "bytes moved by each run"]
     gbps: Annotated[float | None, "of the median of the runs, 10^9 bytes a second"]

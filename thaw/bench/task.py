@@ -56,7 +56,7 @@ class Sample:
     operation: str
     elapsed_s: float = 0.0
     nbytes: int = 0
-    path_ran: str = ""
+    route: str = ""
     identical: bool | None = None
     error: str | None = None
     began: bool = False

@@ -69,7 +69,7 @@ def _best(each: CeilingJSON) -> tuple[Text, Text, Text]:
 
 def _rows(console: Console, found: BenchJSON) -> Table:
     right = frozenset(("seconds", "spread", "GB/s", "share"))
-    names = ("backend", "operation", "path", "seconds", "spread", "GB/s", "share", "of", "bytes")
+    names = ("backend", "operation", "route", "seconds", "spread", "GB/s", "share", "of", "bytes")
     table = columns(*names, right=right)
     before = ""
     for row in found["rows"]:
@@ -78,9 +78,7 @@ def _rows(console: Console, found: BenchJSON) -> Table:
         if not row["available"]:
             table.add_row(name, Text("not available", "yellow"))
             continue
-        table.add_row(
-            name, plain(row["operation"]), plain(row["path_ran"]), *_figures(row, console)
-        )
+        table.add_row(name, plain(row["operation"]), plain(row["route"]), *_figures(row, console))
     return table
 
 

@@ -24,7 +24,12 @@ def backends(output: Output) -> None:
             "name": each.name,
             "distribution": each.distribution,
             "support": {
-                device: {"available": s.available, "reason": s.reason, "path": s.path}
+                device: {
+                    "available": s.available,
+                    "reason": s.reason,
+                    "route": s.route,
+                    "path": s.route,
+                }
                 for device, s in each.support.items()
             },
             "error": each.error,
@@ -61,7 +66,7 @@ def version(output: Output) -> None:
 
 
 def _show_backends(console: Console, found: Sequence[BackendJSON]) -> None:
-    table = columns("backend", "device", "path", "why", "from")
+    table = columns("backend", "device", "route", "why", "from")
     for each in found:
         name, origin = plain(each["name"], "bold"), plain(each["distribution"], "dim")
         if each["error"] is not None:
@@ -69,7 +74,7 @@ def _show_backends(console: Console, found: Sequence[BackendJSON]) -> None:
             table.add_row(name, mark, "", plain(each["error"]), origin)
         for device, support in each["support"].items():
             mark = Text.assemble(verdict(console, support["available"]), device)
-            table.add_row(name, mark, plain(support["path"]), plain(support["reason"]), origin)
+            table.add_row(name, mark, plain(support["route"]), plain(support["reason"]), origin)
             name = origin = Text()
     console.print(table)
 

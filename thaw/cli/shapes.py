@@ -136,7 +136,8 @@ class SupportJSON(TypedDict):
 
     available: bool
     reason: str
-    path: Annotated[str, "the way that bytes would really take"]
+    route: Annotated[str, "which way bytes would really go"]
+    path: Annotated[str, "what `route` was called before"]
 
 
 class BackendJSON(TypedDict):

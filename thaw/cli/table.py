@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from thaw_format import Place, ShardFile, Snapshot
+from thaw_format import RankOf, ShardFile, Snapshot
 
 from .shapes import InspectJSON, PlaceJSON, RankJSON, TensorJSON
 
@@ -78,5 +78,5 @@ def _rank(snapshot: Snapshot) -> RankJSON:
     }
 
 
-def _place(place: Place | None) -> PlaceJSON | None:
+def _place(place: RankOf | None) -> PlaceJSON | None:
     return {"rank": place.rank, "size": place.size} if place else None

@@ -76,7 +76,7 @@ class ReferenceBackend(Backend):
         wait_for_caller(extent.device for extent in plan.extents)
         _run(move, spans, self._threads)
         checked = len(spans) if plan.digests else 0
-        return Transfer(_path(plan.extents), chunks_checked=checked)
+        return Transfer(_route(plan.extents), chunks_checked=checked)
 
     def write(
         self, target: Target, plan: WritePlan, *, progress: Progress | None = None
@@ -97,7 +97,7 @@ class ReferenceBackend(Backend):
 
         wait_for_caller(extent.device for extent in plan.extents)
         digests = _run(move, spans, self._threads)
-        return Transfer(_path(plan.extents), digests=tuple(digests))
+        return Transfer(_route(plan.extents), digests=tuple(digests))
 
 
 class _Pieces:
@@ -180,7 +180,7 @@ def _gather(parts: list[_Part]) -> list[HostBuffer]:
     return buffers
 
 
-def _path(extents: Sequence[Extent]) -> str:
+def _route(extents: Sequence[Extent]) -> str:
     on_host = all(extent.device.type == "cpu" for extent in extents)
     return "host" if on_host else "host-bounce"
 

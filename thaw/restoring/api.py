@@ -259,7 +259,7 @@ class Prepared:
             elapsed_s=time.perf_counter() - began,
             tensors=len(made.tensors),
             backend=_joined(mover.name for mover in self.movers.values()) or "none",
-            path_ran=_joined(transfer.path for transfer in transfers) or "none",
+            route=_joined(transfer.route for transfer in transfers) or "none",
             chunks_checked=sum(transfer.chunks_checked for transfer in transfers),
             staged=len(self.plan.copies),
             kept=self.kept,

@@ -11,6 +11,7 @@ from thaw_format import Chunks, Source, Target
 from thaw_format.writer import check_digests
 
 from ..errors import BackendError
+from ..renaming import renamed
 
 if TYPE_CHECKING:
     import torch
@@ -23,20 +24,24 @@ Progress: TypeAlias = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Whether a backend can serve a device here, why, and by which path bytes would run."""
+    """Whether a backend can serve a device here, why, and by which route bytes would go."""
 
     available: bool
     reason: str
-    path: str = ""
+    route: str = ""
+
+    path = renamed("path", "route")
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What a backend did: the path that really ran and, after a write, the digests."""
+    """What a backend did: the route that bytes really took and, after a write, the digests."""
 
-    path: str
+    route: str
     chunks_checked: int = 0
     digests: tuple[int, ...] = ()
+
+    path = renamed("path", "route")
 
 
 class Backend(ABC):

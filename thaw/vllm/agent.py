@@ -218,5 +218,5 @@ def _said(report: Any) -> Answer:
         "elapsed_s": report.elapsed_s,
         "tensors": report.tensors,
         "backend": report.backend,
-        "path_ran": report.path_ran,
+        "route": report.route,
     }

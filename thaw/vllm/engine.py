@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from thaw_format import ThawError, check_replaceable, place_of, staging_folder
 
 from ..errors import MismatchError
-from ..freezing import seal
+from ..freezing import finish_ranks
 from ..plugins.endings import check_ending
 from ..reports import Report
 from .causes import RaisingCause, known_error
@@ -296,7 +296,7 @@ def _destination(path: str | os.PathLike[str], ranks: int, snapshot_id: str) -> 
 
 def _frozen(where: str, snapshot_id: str, answers: Sequence[Mapping[str, Any]]) -> EngineReport:
     if len(answers) > 1:
-        seal(where, snapshot_id=snapshot_id)
+        finish_ranks(where, snapshot_id=snapshot_id)
     return _report(where, answers)
 
 

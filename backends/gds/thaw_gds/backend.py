@@ -1,4 +1,4 @@
-"""The backends `gds` and `gds-compat`: one engine, two promises about the path of the bytes."""
+"""The backends `gds` and `gds-compat`: one engine, two promises about the route of the bytes."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ fn raised(error: &Error, file: usize, base: u64) -> PyErr {
 
 type Progress<'a> = Option<&'a Py<PyAny>>;
 
-/// Moves what a request asks for; returns the path that ran.
+/// Moves what a request asks for; returns the route.
 #[pyfunction]
 #[pyo3(signature = (request, progress=None))]
 fn read(
@@ -78,7 +78,7 @@ fn read(
         Some(target) => read_to_device(py, &job, &source, target, settings, progress)?,
     };
     match ended {
-        Ok(()) => Ok(source.path()),
+        Ok(()) => Ok(source.route()),
         Err(error) => {
             let (file, base) = source.files().place(error.offset());
             Err(raised(&error, file, base))
@@ -111,7 +111,7 @@ fn read_to_device(
     })
 }
 
-/// Moves what a request asks for; returns the path that ran and the CRC32C of each chunk.
+/// Moves what a request asks for; returns the route and the CRC32C of each chunk.
 #[pyfunction]
 #[pyo3(signature = (request, progress=None))]
 fn write(
@@ -142,7 +142,7 @@ fn write(
         })?,
     }?;
     let crcs = job.crcs().iter().map(|crc| crc.load(Relaxed)).collect();
-    Ok((file.moved.path(), crcs))
+    Ok((file.moved.route(), crcs))
 }
 
 /// Opens a device for a transfer, and lets go of it; the driver may take its time for both.

@@ -100,7 +100,7 @@ def test_the_reference_is_identical_to_itself(model: Path) -> None:
     found = run(model, ReferenceBackend())
     assert Counter(each.operation for each in found) == {FIRST: 1, AGAIN: 2, INTO: 2, FREEZE: 2}
     assert all(each.identical and each.error is None for each in found)
-    assert all(each.elapsed_s > 0 and each.nbytes > 0 and each.path_ran == "host" for each in found)
+    assert all(each.elapsed_s > 0 and each.nbytes > 0 and each.route == "host" for each in found)
     assert list(model.parent.iterdir()) == [model]
 
 

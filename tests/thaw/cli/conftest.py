@@ -29,8 +29,8 @@ def ranks(tmp_path: Path) -> Path:
         thaw.freeze(
             {"w": torch.full((4,), float(rank))},
             tmp_path / "ranks.thaw",
-            shard=thaw.Shard(rank, 2, tp=thaw.Place(rank, 2)),
+            shard=thaw.Shard(rank, 2, tp=thaw.RankOf(rank, 2)),
             snapshot_id="ab" * 16,
         )
-    thaw.seal(tmp_path / "ranks.thaw")
+    thaw.finish_ranks(tmp_path / "ranks.thaw")
     return tmp_path / "ranks.thaw"

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for rank in range(2):
         shard = thaw.Shard(rank, 2)
         thaw.freeze({"w": numbers}, folder / "ranks.thaw", shard=shard, snapshot_id="ab" * 16)
-    thaw.seal(folder / "ranks.thaw")
+    thaw.finish_ranks(folder / "ranks.thaw")
     (folder / "checkpoint").mkdir()
     for number in (1, 2):
         name = f"model-{number:05}-of-00002.safetensors"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from thaw_format import JSON, Place, Shard, Snapshot
+from thaw_format import JSON, RankOf, Shard, Snapshot
 
 from ...errors import MismatchError
 from .configuration import Configuration, compare_configurations, configuration_of, is_recorded
@@ -64,14 +64,14 @@ def rank_shard(vllm_config: VllmConfig, rank: int) -> Shard:
     replica = replica_of(vllm_config)
     expert = None
     if parallel.enable_expert_parallel:
-        expert = Place(replica.rank * tp + rank % tp, replica.size * tp)
-    return Shard(rank, tp * pp, Place(rank % tp, tp), Place(rank // tp, pp), expert)
+        expert = RankOf(replica.rank * tp + rank % tp, replica.size * tp)
+    return Shard(rank, tp * pp, RankOf(rank % tp, tp), RankOf(rank // tp, pp), expert)
 
 
-def replica_of(vllm_config: VllmConfig) -> Place:
+def replica_of(vllm_config: VllmConfig) -> RankOf:
     """Place an engine among the replicas that its model's experts are cut by; others count not."""
     parallel = vllm_config.parallel_config
-    return Place(getattr(parallel, "data_parallel_rank", 0), parallel.data_parallel_size)
+    return RankOf(getattr(parallel, "data_parallel_rank", 0), parallel.data_parallel_size)
 
 
 def identify(
@@ -88,7 +88,7 @@ def identify(
         "implementation": _implementation(model_config),
         "dtype": str(model_config.dtype).removeprefix("torch."),
         "quantization": str(model_config.quantization or "none"),
-        "rank": _said(Place(shard.rank, shard.size)),
+        "rank": _said(RankOf(shard.rank, shard.size)),
         "tensor_parallel": _said(shard.tp),
         "pipeline_parallel": _said(shard.pp),
         "expert_parallel": _said(shard.ep) + _placement(vllm_config),
@@ -221,7 +221,7 @@ def _placement(vllm_config: VllmConfig) -> str:
     return f", {way}" if parallel.enable_expert_parallel and way != _LINEAR else ""
 
 
-def _said(place: Place | None) -> str:
+def _said(place: RankOf | None) -> str:
     return "none" if place is None else f"{place.rank} of {place.size}"
 
 

@@ -177,5 +177,5 @@ def _log_time(report: RestoreReport, elapsed_s: float) -> None:
         elapsed_s,
         report.nbytes / elapsed_s / 1e9,
         report.backend,
-        report.path_ran,
+        report.route,
     )

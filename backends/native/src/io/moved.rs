@@ -15,12 +15,12 @@ pub struct Moved {
 
 impl Moved {
     /// The ways that were really taken.
-    pub fn path(&self) -> String {
-        Moved::joint_path(&[self])
+    pub fn route(&self) -> String {
+        Moved::joint_route(&[self])
     }
 
     /// The ways that were really taken in any of several files.
-    pub fn joint_path(all: &[&Moved]) -> String {
+    pub fn joint_route(all: &[&Moved]) -> String {
         type Way = (&'static str, fn(&Moved) -> &AtomicU64);
         let ways: [Way; 3] = [
             ("io_uring", |moved| &moved.ring),

@@ -52,9 +52,9 @@ impl<'a> Files<'a> {
         self.0.partition_point(|file| file.base() <= offset) - 1
     }
 
-    fn path(&self) -> String {
+    fn route(&self) -> String {
         let moved: Vec<_> = self.0.iter().map(|file| &file.moved).collect();
-        Moved::joint_path(&moved)
+        Moved::joint_route(&moved)
     }
 }
 
@@ -95,9 +95,9 @@ impl<'a> Source<'a> {
     }
 
     /// The way that was really taken.
-    pub fn path(&self) -> String {
+    pub fn route(&self) -> String {
         match self {
-            Source::Files(files) => files.path(),
+            Source::Files(files) => files.route(),
             Source::Pinned { .. } => "pinned".to_string(),
         }
     }

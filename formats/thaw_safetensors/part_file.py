@@ -18,7 +18,7 @@ from .header import LENGTH, MAX_HEADER_NBYTES, METADATA_MEMBER
 _ALIGNMENT = 8
 
 
-def write_shard_file(
+def write_part_file(
     target: FileTarget, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
 ) -> None:
     """Write tensors to a file that is being made, header and values.
