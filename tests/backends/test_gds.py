@@ -157,7 +157,7 @@ class TestProbe:
         assert gds(tmp_path, config) == thaw.Support(True, GdsBackend.way, "gds")
         assert not gds(NOWHERE, config).available
         config = cufile_json(tmp_path, allow_compat_mode=False, use_pci_p2pdma=True)
-        assert gds(NOWHERE, config).path == "gds"
+        assert gds(NOWHERE, config).route == "gds"
 
     @pytest.mark.parametrize("name", ["force_compat_mode", "posix_io_mode", "gds_fallback_io"])
     def test_settings_that_force_posix(self, cuda: None, tmp_path: Path, name: str) -> None:
