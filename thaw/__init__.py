@@ -58,11 +58,13 @@ if TYPE_CHECKING:
     )
     from .restoring.api import restore
     from .restoring.pinning import PinnedSnapshot, pin
-    from .seam.backend import Backend, Progress, Support, Transfer
+    from .seam.backend import Backend, Pending, Progress, Support, Transfer
+    from .seam.digests import ChunkDigests, check_chunk
     from .seam.format import Format
     from .seam.hookspecs import hookimpl
     from .seam.ordering import wait_for_caller
-    from .seam.plan import Extent, Read, ReadPlan, WritePlan
+    from .seam.pieces import ChunkPart, Part, Piece, cut_read, cut_write, runs_to_read
+    from .seam.plan import Extent, Extents, Read, ReadPlan, WritePlan
     from .tensors.unfilled import UnfilledWarning
     from .verifying import verify
     from .version import __version__
@@ -72,11 +74,14 @@ __all__ = [
     "BackendError",
     "BackendInfo",
     "ChecksumError",
+    "ChunkDigests",
+    "ChunkPart",
     "Chunks",
     "ConvertReport",
     "Difference",
     "Digests",
     "Extent",
+    "Extents",
     "FeatureError",
     "Format",
     "FormatError",
@@ -89,6 +94,9 @@ __all__ = [
     "MagicError",
     "ManifestError",
     "MismatchError",
+    "Part",
+    "Pending",
+    "Piece",
     "PinnedSnapshot",
     "Progress",
     "RankOf",
@@ -116,8 +124,11 @@ __all__ = [
     "WritePlan",
     "__version__",
     "backends",
+    "check_chunk",
     "convert",
     "crc32c",
+    "cut_read",
+    "cut_write",
     "diff",
     "finish_ranks",
     "format_error",
@@ -128,6 +139,7 @@ __all__ = [
     "open_ranks",
     "pin",
     "restore",
+    "runs_to_read",
     "verify",
     "wait_for_caller",
 ]
@@ -147,11 +159,13 @@ _PLACES = places_of(
         "RestoreReport TensorDifference VerifyReport",
         ".restoring.api": "restore",
         ".restoring.pinning": "PinnedSnapshot pin",
-        ".seam.backend": "Backend Progress Support Transfer",
+        ".seam.backend": "Backend Pending Progress Support Transfer",
+        ".seam.digests": "ChunkDigests check_chunk",
         ".seam.format": "Format",
         ".seam.hookspecs": "hookimpl",
         ".seam.ordering": "wait_for_caller",
-        ".seam.plan": "Extent Read ReadPlan WritePlan",
+        ".seam.pieces": "ChunkPart Part Piece cut_read cut_write runs_to_read",
+        ".seam.plan": "Extent Extents Read ReadPlan WritePlan",
         ".tensors.unfilled": "UnfilledWarning",
         ".verifying": "verify",
         ".version": "__version__",

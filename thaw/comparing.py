@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import torch
-from thaw_format import Snapshot
+from thaw_format import Run, Snapshot
 
 from .aliasing import aliasing_differences
 from .plugins.host import registry
@@ -65,9 +65,8 @@ _GROUP_NBYTES = 256 << 20
 def _groups(snapshot: Snapshot, names: list[str]) -> Iterator[list[str]]:
     """Cut names into groups that fit in memory, in file order: chunks are read about once."""
 
-    def place(name: str) -> tuple[int, int]:
-        storage = snapshot.storages[snapshot.tensors[name].storage]
-        return storage.source, storage.offset
+    def place(name: str) -> tuple[Run, ...]:
+        return snapshot.runs(snapshot.tensors[name].storage, 0, 0)
 
     group: list[str] = []
     nbytes = 0

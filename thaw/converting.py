@@ -27,9 +27,10 @@ from .plugins.endings import choose_format
 from .plugins.opening import open_snapshot
 from .reports import ConvertReport
 from .restoring.matching import select_names
+from .restoring.plan import Wanted
 from .restoring.regions import Region, buffer_nbytes, find_regions, lay_out, read_into, read_tensors
 from .seam.backend import Backend, Progress, written_digests
-from .seam.plan import Extent, WritePlan
+from .seam.plan import Extents, WritePlan
 from .tensors.arena import allocate
 from .tensors.limits import check_limit
 from .tensors.module_metadata import persistent
@@ -129,7 +130,7 @@ def _freeze(
             memory.zero_()
             read_into(snapshot, _parts(regions, layout, start, memory), reader, progress)
             part = Chunks(chunks.offset + start, len(memory), chunks.chunk_nbytes)
-            plan = WritePlan((Extent(part.offset, memory),), part)
+            plan = WritePlan(Extents.over([part.offset], [memory]), part)
             done = writer.write(target, plan, progress=progress)
             digests += written_digests(writer, done, part)
         return digests
@@ -144,8 +145,8 @@ def _freeze(
 
 def _parts(
     regions: Sequence[Region], layout: Layout, start: int, memory: torch.Tensor
-) -> Iterator[tuple[int, Extent]]:
-    """Yield what of the regions lies in a window of the payload, with its source."""
+) -> Iterator[Wanted]:
+    """Yield what of the regions lies in a window of the payload."""
     end = start + len(memory)
     at = max(0, bisect_right(layout.storages, start, key=attrgetter("offset")) - 1)
     for region, storage in islice(zip(regions, layout.storages, strict=True), at, None):
@@ -153,5 +154,5 @@ def _parts(
         if storage.offset >= end:
             break
         if first < last:
-            offset = region.offset + first - storage.offset
-            yield region.source, Extent(offset, memory[first - start : last - start])
+            begin = region.start + first - storage.offset
+            yield region.storage, begin, memory[first - start : last - start]

@@ -39,7 +39,7 @@ from .plugins.choosing import select_backend
 from .plugins.endings import check_ending
 from .reports import FreezeReport
 from .seam.backend import Backend, Progress, Transfer, written_digests
-from .seam.plan import Extent, WritePlan
+from .seam.plan import Extents, WritePlan
 from .tensors.census import Census, left_out, take_census
 from .tensors.module_metadata import describe
 from .version import __version__
@@ -228,12 +228,7 @@ def _device(layout: Layout) -> torch.device:
 
 
 def _plan(layout: Layout, chunks: Chunks) -> WritePlan:
-    with collector_paused():
-        return WritePlan(
-            tuple(
-                Extent(chunks.offset + storage.offset, memory)
-                for storage, memory in zip(layout.storages, layout.memory, strict=True)
-                if storage.nbytes
-            ),
-            chunks,
-        )
+    offsets = [chunks.offset + each.offset for each in layout.storages if each.nbytes]
+    return WritePlan(
+        Extents.over(offsets, [memory for memory in layout.memory if memory.numel()]), chunks
+    )

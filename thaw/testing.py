@@ -31,7 +31,7 @@ from thaw_format.checksum import HostBuffer, crc32c, host_buffer
 from .errors import BackendError
 from .plugins.reference import ReferenceBackend
 from .seam.backend import Backend, Support, Transfer
-from .seam.plan import Extent, ReadPlan, WritePlan
+from .seam.plan import Extent, Extents, ReadPlan, WritePlan
 
 CHUNK_NBYTES = 1 << 16
 
@@ -98,9 +98,9 @@ class Sample:
         self.path.write_bytes(b"\xaa" * self.chunks.offset + self.payload)
         return FileSource(self.path)
 
-    def empty_extents(self) -> tuple[Extent, ...]:
+    def empty_extents(self) -> Extents:
         """Give every extent memory of its own that holds other bytes than the file."""
-        return tuple(
+        return Extents.of(
             Extent(
                 self.chunks.offset + start,
                 torch.full((nbytes,), 0x55, dtype=torch.uint8, device=self.device),
@@ -108,7 +108,7 @@ class Sample:
             for start, nbytes in self.shape.extents
         )
 
-    def full_extents(self) -> tuple[Extent, ...]:
+    def full_extents(self) -> Extents:
         extents = self.empty_extents()
         for extent, (start, nbytes) in zip(extents, self.shape.extents, strict=True):
             data = bytearray(self.payload[start : start + nbytes])
@@ -145,6 +145,11 @@ class _InMemory:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def assert_set(event: threading.Event) -> None:
+    """Wait until something has happened."""
+    assert event.wait(60)
 
 
 def _bytes(memory: torch.Tensor) -> bytes:
@@ -261,7 +266,7 @@ class BackendTests:
     ) -> None:
         sample = Sample(tmp_path, SHAPES["scattered-3"], torch.device(self.device))
         full = sample.full_extents()
-        mixed = tuple(
+        mixed = Extents.of(
             Extent(each.offset, each.memory.cpu()) if number % 2 else each
             for number, each in enumerate(full)
         )
@@ -363,6 +368,31 @@ class BackendTests:
         extents = sample.empty_extents()
         done = backend.read(sample.write_file(), ReadPlan(extents, sample.digests))
         assert done.chunks_checked == 2
+
+    def test_starts_a_read_and_returns_while_bytes_move(
+        self, backend: Backend, large: Sample
+    ) -> None:
+        extents, returned = large.empty_extents(), threading.Event()
+        reads = [(large.write_file(), ReadPlan(extents, large.digests))]
+        with backend.start(reads, progress=lambda _: assert_set(returned)) as pending:
+            assert not pending.done()
+            returned.set()
+            (done,) = pending.wait()
+        assert pending.done()
+        assert done.chunks_checked == len(large.chunks)
+        large.assert_read(extents)
+
+    def test_what_was_started_ends_with_its_error(self, backend: Backend, large: Sample) -> None:
+        large.payload[5_000_000] ^= 0x10
+        reads = [(large.write_file(), ReadPlan(large.empty_extents(), large.digests))]
+        with pytest.raises(ChecksumError), backend.start(reads):
+            pass
+        pending = backend.start(reads)
+        with pytest.raises(KeyError), pending:
+            raise KeyError
+        assert pending.done()
+        with pytest.raises(ChecksumError):
+            pending.wait()
 
     def test_reports_a_source_that_ends_early(self, backend: Backend, large: Sample) -> None:
         source = large.write_file()

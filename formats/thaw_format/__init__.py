@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .replacing import place_of
     from .sealing import sealed, write_file
     from .shard import ShardFile, UnparsedShard, open_shard, open_unparsed
-    from .snapshot import Chunks, Digests, RankOf, Shard, Snapshot, Storage, TensorSpec
+    from .snapshot import Chunks, Digests, RankOf, Run, Shard, Snapshot, Storage, TensorSpec
     from .source import (
         FileSource,
         FileTarget,
@@ -103,6 +103,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "RankOf",
+    "Run",
     "Section",
     "Shard",
     "ShardFile",
@@ -178,7 +179,7 @@ _PLACES = places_of(
         ".replacing": "place_of",
         ".sealing": "sealed write_file",
         ".shard": "ShardFile UnparsedShard open_shard open_unparsed",
-        ".snapshot": "Chunks Digests RankOf Shard Snapshot Storage TensorSpec",
+        ".snapshot": "Chunks Digests RankOf Run Shard Snapshot Storage TensorSpec",
         ".source": "FileSource FileTarget HasDescriptor HasLockedPages Source Target not_a_file",
         ".staging": "check_replaceable find_staged make_staging_folder seal_folder staging_folder",
         ".strict_json": "JSON parse_json serialize_json",

@@ -6,8 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from .dtypes import ITEMSIZES, NAMES, TORCH_DTYPES
 from .source import Source
@@ -24,6 +23,14 @@ class Storage:
     offset: int
     nbytes: int
     source: int = 0
+
+
+class Run(NamedTuple):
+    """A byte range of a source; `offset` is absolute in it."""
+
+    source: int
+    offset: int
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,15 @@ class Snapshot:
         """The bytes of memory that hold all tensors as the file does; None where no file does."""
         return None
 
+    def runs(self, storage: int, start: int, end: int) -> tuple[Run, ...]:
+        """Find bytes of a storage, from `start` to `end` in it, in the sources: in their order.
+
+        It is asked wherever bytes of a storage are read, so that a snapshot whose storages lie in
+        several places has nothing else to say where.
+        """
+        whole = self.storages[storage]
+        return (Run(whole.source, whole.offset + start, end - start),)
+
     def tensors_at(self, source: int, start: int, end: int) -> list[str]:
         """Name the tensors with bytes in a range of a source."""
         return [
@@ -177,12 +193,7 @@ class Snapshot:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __fspath__(self) -> str:

@@ -8,6 +8,7 @@ import random
 import sys
 import tempfile
 import threading
+from array import array
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +20,12 @@ SEED, COUNT = int(sys.argv[1]), int(sys.argv[2])
 PTX = b"no text"
 DEVICES = 8
 Triples: TypeAlias = list[tuple[int, int, int]]
+
+
+def columns(triples: Triples) -> tuple[array[int], array[int], array[int]]:
+    """Put offsets, addresses and sizes in columns."""
+    offsets, addresses, sizes = zip(*triples, strict=True) if triples else ((), (), ())
+    return array("q", offsets), array("q", addresses), array("q", sizes)
 
 
 class Case:
@@ -76,7 +83,7 @@ class Case:
                 held = ctypes.create_string_buffer(self.path.read_bytes(), size)
                 pinned = ctypes.addressof(held)
             request = _native.ReadRequest(
-                files=[(file.fileno(), size, self.triples())],
+                files=[(file.fileno(), size, columns(self.triples()))],
                 settings=self.settings,
                 device=(self.device, PTX),
                 pinned=pinned,
@@ -99,7 +106,7 @@ class Case:
         self.path.write_bytes(b"\xaa" * self.base + self.payload)
         with self.path.open("rb") as file:
             request = _native.ReadRequest(
-                files=[(file.fileno(), self.base + self.nbytes, self.triples())],
+                files=[(file.fileno(), self.base + self.nbytes, columns(self.triples()))],
                 settings=self.settings,
                 device=(self.device, PTX),
                 digests=(self.chunks, digests),
@@ -127,11 +134,11 @@ class Case:
     def write(self, fd: int, there: Triples, here: Triples) -> tuple[str, list[int]]:
         request = _native.WriteRequest(
             fd=fd,
-            extents=there,
+            extents=columns(there),
             chunks=self.chunks,
             settings=self.settings,
             device=(self.device, PTX),
-            on_host=here,
+            on_host=columns(here),
         )
         return _native.write(request)
 
@@ -167,7 +174,7 @@ def check_several(choose: random.Random, folder: Path) -> None:
         for case in cases:
             case.path.write_bytes(b"\xaa" * case.base + case.payload)
             file = stack.enter_context(case.path.open("rb"))
-            files.append((file.fileno(), case.base + case.nbytes, case.triples()))
+            files.append((file.fileno(), case.base + case.nbytes, columns(case.triples())))
         settings, device = cases[0].settings, (cases[0].device, PTX)
         request = _native.ReadRequest(files=files, settings=settings, device=device)
         moved: list[int] = []
@@ -200,7 +207,7 @@ def check_devices(path: Path) -> None:
         extents = [(0, ctypes.addressof(memory), nbytes)]
         with path.open("rb") as file:
             request = _native.ReadRequest(
-                files=[(file.fileno(), nbytes, extents)],
+                files=[(file.fileno(), nbytes, columns(extents))],
                 settings=settings,
                 device=(device, PTX),
                 digests=((0, nbytes, chunk_nbytes), [crc32c(part) for part in parts]),

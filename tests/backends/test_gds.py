@@ -225,7 +225,7 @@ class TestChoice:
     @pytest.mark.parametrize("backend", [GdsBackend(nvidia_fs=NOWHERE), GdsCompatBackend()])
     def test_not_even_when_asked_to_its_face(self, snapshot: Path, backend: thaw.Backend) -> None:
         memory = torch.zeros(8, dtype=torch.uint8)
-        plan = thaw.ReadPlan((thaw.Extent(4096, memory),))
+        plan = thaw.ReadPlan(thaw.Extents.over([4096], [memory]))
         with pytest.raises(thaw.UnavailableBackendError, match="'cpu'"):
             backend.read(FileSource(snapshot), plan)
         assert not memory.any()
@@ -248,7 +248,7 @@ class TestChoice:
         source = SimpleNamespace(path=NOWHERE, nbytes=99)
         memory = torch.zeros(8, dtype=torch.uint8)
         with pytest.raises(TransferError, match=f"^{NOWHERE}: .*bytes 5 to 13"):
-            GdsBackend().read(source, thaw.ReadPlan((thaw.Extent(5, memory),)))
+            GdsBackend().read(source, thaw.ReadPlan(thaw.Extents.over([5], [memory])))
 
     @pytest.mark.parametrize("wrong", [{"threads": 0}, {"piece_nbytes": 5000}, {"piece_nbytes": 0}])
     def test_settings_that_cannot_work(self, wrong: dict[str, int]) -> None:
@@ -270,7 +270,7 @@ def plans(draw: st.DrawFn) -> thaw.ReadPlan:
         at += nbytes
     chunks = Chunks(base, at - base + draw(st.integers(0, 9000)), draw(st.sampled_from(CHUNKS)))
     digests = draw(st.sampled_from([None, Digests(chunks, range(len(chunks)))]))
-    return thaw.ReadPlan(tuple(extents), digests)
+    return thaw.ReadPlan(thaw.Extents.of(extents), digests)
 
 
 CHUNKS = [4096, 65536, 1 << 20, 1 << 30]
@@ -278,8 +278,7 @@ pieces = st.sampled_from([4096, 65536, 4 << 20])
 
 
 def spans_and_moves(plan: thaw.ReadPlan, piece_nbytes: int) -> tuple[Any, list[moves.Move]]:
-    spans = moves.read_spans(plan)
-    return spans, list(moves.plan_moves(spans, plan.extents, piece_nbytes))
+    return thaw.runs_to_read(plan), list(moves.plan_moves(thaw.cut_read(plan, piece_nbytes)))
 
 
 @settings(deadline=None)
@@ -312,7 +311,7 @@ def test_every_byte_is_bound_to_its_place(plan: thaw.ReadPlan, piece_nbytes: int
     found: dict[int, list[tuple[int, int]]] = {extent.offset: [] for extent in plan.extents}
     starts = {extent.offset: extent.memory.data_ptr() for extent in plan.extents}
     for move in spans_and_moves(plan, piece_nbytes)[1]:
-        places = [(copy.at, copy.memory.data_ptr(), copy.memory.numel()) for copy in move.copies]
+        places = list(move.copies)
         if move.address:
             places = [(0, move.address, move.nbytes)]
         for at, address, nbytes in places:

@@ -89,13 +89,15 @@ def test_transfers_through_a_driver_that_works_late(fake_driver: Path, seed: int
 def test_a_pinned_source_is_not_left_unchecked(fake_driver: Path) -> None:
     program = """
 import ctypes, tempfile
+from array import array
 from thaw_native import _native
 memory = ctypes.create_string_buffer(4096)
 address = ctypes.addressof(memory)
 settings = _native.Settings(1, 4096, 4096, 1, "auto", False)
 with tempfile.TemporaryFile() as file:
     file.truncate(4096)
-    files = [(file.fileno(), 4096, [(0, address, 4096)])]
+    one = array("q", [0]), array("q", [address]), array("q", [4096])
+    files = [(file.fileno(), 4096, one)]
     digests = (0, 4096, 4096), [0]
     asked = {"device": (0, b""), "pinned": address, "digests": digests}
     _native.read(_native.ReadRequest(files=files, settings=settings, **asked))
@@ -109,6 +111,7 @@ with tempfile.TemporaryFile() as file:
 def test_a_forked_process_has_a_pool_of_its_own(fake_driver: Path, tmp_path: Path) -> None:
     program = f"""
 import ctypes, os, sys, threading
+from array import array
 from thaw_native import _native
 nbytes = 256 << 20
 memory = ctypes.create_string_buffer(nbytes)
@@ -125,9 +128,9 @@ def fork(moved):
             read(direct, None)
             os._exit(0)
 def read(settings, progress):
-    extents = [(1, ctypes.addressof(memory) + 1, nbytes - 1)]
+    extents = [array("q", [n]) for n in (1, ctypes.addressof(memory) + 1, nbytes - 1)]
     device = None if progress is None else (0, b"")
-    files = [(file.fileno(), nbytes, extents)]
+    files = [(file.fileno(), nbytes, tuple(extents))]
     request = _native.ReadRequest(files=files, settings=settings, device=device)
     _native.read(request, progress)
 read(settings, fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from thaw_native import _native
 
 SETTINGS = _native.Settings(1, 4096, 4096, 1, "buffered", True)
 ON_THE_HOST = _native.Settings(1, 4096, 4096, 1, "buffered", False)
-FILE = (0, 4096, [(0, 0, 4096)])
+
+
+def columns(*extents: tuple[int, int, int]) -> tuple[array[int], ...]:
+    """Put offsets, addresses and sizes in columns."""
+    return tuple(array("q", (each[i] for each in extents)) for i in range(3))
+
+
+FILE = (0, 4096, columns((0, 0, 4096)))
 CHUNKS = (0, 4096, 4096)
 DEVICE = (0, b"")
 
@@ -45,17 +53,20 @@ def test_a_read_that_makes_no_sense(asked: Mapping[str, Any], message: str) -> N
 
 def test_a_write_that_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="power of two"):
-        _native.WriteRequest(fd=0, extents=[], chunks=(0, 4096, 5000), settings=SETTINGS)
+        _native.WriteRequest(fd=0, extents=columns(), chunks=(0, 4096, 5000), settings=SETTINGS)
 
 
 @pytest.mark.parametrize(
     ("file", "error"),
     [
-        ((0, 4096, [(-1, 0, 1)]), OverflowError),
-        ((0, -1, []), OverflowError),
-        ((1 << 40, 0, []), OverflowError),
-        (("a name", 0, []), TypeError),
-        ((0, 4096, [(0, 0)]), ValueError),
+        ((0, 4096, columns((-1, 0, 1))), ValueError),
+        ((0, -1, columns()), OverflowError),
+        ((1 << 40, 0, columns()), OverflowError),
+        (("a name", 0, columns()), TypeError),
+        ((0, 4096, columns((0, 0, 1))[:2]), ValueError),
+        ((0, 4096, ([0], [0], [1])), TypeError),
+        ((0, 4096, (array("i", [0]),) * 3), BufferError),
+        ((0, 4096, (array("q", [0, 1]), array("q", [0]), array("q", [1]))), ValueError),
     ],
 )
 def test_numbers_that_are_none_of_a_file(file: Any, error: type[Exception]) -> None:
@@ -66,7 +77,7 @@ def test_numbers_that_are_none_of_a_file(file: Any, error: type[Exception]) -> N
 def test_offsets_that_overflow(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with (tmp_path / "a").open("rb") as file:
-        files = [(file.fileno(), (1 << 64) - 1, [])] * 2
+        files = [(file.fileno(), (1 << 64) - 1, columns())] * 2
         request = _native.ReadRequest(files=files, settings=SETTINGS)
         with pytest.raises(ValueError, match=r"beyond 2\^64"):
             _native.read(request)
@@ -76,7 +87,7 @@ def test_a_request_is_made_by_name_alone_and_serves_again(tmp_path: Path) -> Non
     (tmp_path / "a").write_bytes(bytes(range(256)) * 16)
     memory = ctypes.create_string_buffer(4096)
     with (tmp_path / "a").open("rb") as file:
-        files = [(file.fileno(), 4096, [(0, ctypes.addressof(memory), 4096)])]
+        files = [(file.fileno(), 4096, columns((0, ctypes.addressof(memory), 4096)))]
         with pytest.raises(TypeError, match="positional"):
             _native.ReadRequest(files, SETTINGS)  # type: ignore[misc]
         request = _native.ReadRequest(files=files, settings=SETTINGS)
@@ -90,7 +101,7 @@ def test_a_request_is_made_by_name_alone_and_serves_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("fd", [-1, 1 << 30])
 def test_a_descriptor_that_is_none(fd: int) -> None:
     memory = ctypes.create_string_buffer(4096)
-    extents = [(0, ctypes.addressof(memory), 4096)]
+    extents = columns((0, ctypes.addressof(memory), 4096))
     read = _native.ReadRequest(files=[(fd, 4096, extents)], settings=SETTINGS)
     with pytest.raises(_native.NativeError) as raised:
         _native.read(read)

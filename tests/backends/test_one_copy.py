@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 import thaw_cupy.backend
 import thaw_cupy.lanes
-import thaw_cupy.pieces
 import thaw_gds.transfer
 import torch
 from thaw_format import Chunks
 from thaw_format.checksum import crc32c
 
-from thaw import Extent, WritePlan
+from thaw import Extent, Extents, WritePlan, cut_write
 
 PIECE_NBYTES = 1 << 20
 SPANS = [(0, 3_000_000), (3_000_512, 700), (3_100_000, 77), (5_000_000, 2_500_001)]
@@ -33,7 +32,7 @@ class Program:
     """Memory that changes."""
 
     def __init__(self) -> None:
-        self.extents = tuple(
+        self.extents = Extents.of(
             Extent(CHUNKS.offset + start, torch.full((nbytes,), 7, dtype=torch.uint8))
             for start, nbytes in SPANS
         )
@@ -74,10 +73,12 @@ def gds(program: Program, file: File) -> Sequence[int]:
         def allocate(self, nbytes: int) -> torch.Tensor:
             return torch.full((nbytes,), 9, dtype=torch.uint8)
 
-        def gather(self, staging: torch.Tensor, slot: int, nbytes: int, copies: Any) -> None:
-            staging[slot : slot + nbytes].zero_()
-            for copy in copies:
-                staging[slot + copy.at : slot + copy.at + copy.memory.numel()] = copy.memory
+        def clear(self, memory: torch.Tensor) -> None:
+            memory.zero_()
+
+        def copy(self, copies: Any) -> None:
+            for origin, to, nbytes in copies:
+                ctypes.memmove(to, origin, nbytes)
 
         def digest(self, runs: Any) -> Late:
             program.change()
@@ -127,11 +128,12 @@ def cupy(program: Program, file: File) -> Sequence[int]:
     plan = WritePlan(program.extents, CHUNKS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thaw_cupy.backend, "DeviceDigests", Digests)
+        patch.setattr(thaw_cupy.backend, "DeviceCopies", lambda device: None)
         patch.setattr(thaw_cupy.backend, "_device", lambda extents: None)
         # All memory is the device's.
-        patch.setattr(Extent, "device", torch.device("cuda"))
+        plan.extents.device = torch.device("cuda")
         writing = thaw_cupy.backend._Writing(target, plan)
-        pieces = thaw_cupy.pieces.cut_write(plan, PIECE_NBYTES)
+        pieces = cut_write(plan, PIECE_NBYTES)
         thaw_cupy.lanes.pump(lanes, pieces, writing, None)
     return writing.digests
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from thaw_format import Chunks, Digests, FileSource, FileTarget
 from thaw_format.checksum import crc32c, host_buffer
 
-from thaw import Backend, Extent, ReadPlan, Transfer, WritePlan
+from thaw import Backend, Extent, Extents, ReadPlan, Transfer, WritePlan
 
 _MAX_PAYLOAD_NBYTES = 13 << 20
 _GUARD_NBYTES = 64
@@ -129,7 +129,7 @@ class Case:
         self.shape, self._starts = shape, shape.places()[0]
         self._before = noise(shape.places()[1], 1)
         self.arena = torch.frombuffer(bytearray(self._before), dtype=torch.uint8).to(device)
-        self.extents = tuple(
+        self.extents = Extents.of(
             Extent(shape.base + start, self.arena[at : at + nbytes])
             for at, (start, nbytes) in zip(self._starts, shape.extents, strict=True)
         )
@@ -177,7 +177,7 @@ class Case:
 
     def write(self, mover: Mover, path: Path, extents: Sequence[Extent] = ()) -> None:
         """Write the extents to a new file, and look at all of the file, the digests and memory."""
-        plan = WritePlan(tuple(extents) or self.extents, self.shape.chunks)
+        plan = WritePlan(Extents.of(extents) if extents else self.extents, self.shape.chunks)
         fd, moved = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), list[int]()
         try:
             os.ftruncate(fd, self.shape.base + self.shape.nbytes)

@@ -32,7 +32,7 @@ import thaw
 from thaw.plugins.reference import ReferenceBackend
 from thaw.restoring import new_memory
 from thaw.seam.backend import Progress, Transfer
-from thaw.seam.plan import Extent, ReadPlan, WritePlan
+from thaw.seam.plan import Extents, ReadPlan, WritePlan
 from thaw.tensors.elements import bytes_of
 
 VECTORS = Path(__file__).resolve().parents[2] / "spec" / "vectors"
@@ -140,10 +140,8 @@ def write_with_gaps(path: Path, gap_nbytes: int) -> dict[str, torch.Tensor]:
     )
 
     def write(target: FileTarget, layout: Layout, chunks: Chunks) -> list[int]:
-        extents = tuple(
-            Extent(chunks.offset + each.offset, memory)
-            for each, memory in zip(layout.storages, layout.memory, strict=True)
-        )
+        offsets = [chunks.offset + each.offset for each in layout.storages]
+        extents = Extents.over(offsets, layout.memory)
         return list(ReferenceBackend().write(target, WritePlan(extents, chunks)).digests)
 
     description = Description(producer={"name": "another", "version": "1"})

@@ -11,7 +11,7 @@ from thaw_format import DTYPES, read_tensors
 from torch import nn
 
 import thaw
-from thaw.restoring.in_place import plan_singles
+from thaw.restoring.in_place import find_singles
 from thaw.tensors.elements import bytes_of
 
 
@@ -382,7 +382,7 @@ def test_targets_of_every_dtype_are_filled_where_they_are(
     targets = {name: made(tuple(tensor.shape)) for name, tensor in tensors.items()}
     thaw.freeze(tensors, tmp_path / "a.thaw")
     with thaw.open(tmp_path / "a.thaw") as snapshot:
-        singles = plan_singles(snapshot, targets)
+        singles = find_singles(snapshot, targets)
         assert singles.keys() == {name for name, target in targets.items() if target.numel()}
     report = thaw.restore(tmp_path / "a.thaw", into=targets).report
     assert report.staged == 0
@@ -411,9 +411,9 @@ def test_tensors_that_share_bytes_are_no_singles(tmp_path: Path) -> None:
     tensors = {"whole": whole, "part": whole[4:8], "other": torch.arange(3)}
     thaw.freeze(tensors, tmp_path / "a.thaw")
     with thaw.open(tmp_path / "a.thaw") as snapshot:
-        assert plan_singles(snapshot, tensors).keys() == {"other"}
+        assert find_singles(snapshot, tensors).keys() == {"other"}
         apart = {name: tensor.clone() for name, tensor in tensors.items()}
-        assert plan_singles(snapshot, apart).keys() == {"other"}
+        assert find_singles(snapshot, apart).keys() == {"other"}
 
 
 def test_names_that_are_no_patterns_are_looked_up(tmp_path: Path) -> None:

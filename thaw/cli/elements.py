@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from thaw_format import Snapshot, Source, TensorSpec, tensor_view
+from thaw_format import Snapshot, TensorSpec, tensor_view
 from thaw_format.checksum import host_buffer
 
 from thaw.tensors.elements import bytes_of
@@ -22,24 +22,24 @@ def element_pieces(snapshot: Snapshot, spec: TensorSpec) -> Iterator[torch.Tenso
     Memory is bounded by `WINDOW_NBYTES`, but for a large tensor whose rows interleave, such as a
     transposed one: its extent is then held whole.
     """
-    storage = snapshot.storages[spec.storage]
-    view = replace(spec, offset=storage.offset + spec.offset)
-    yield from _walk(snapshot.sources[storage.source], view)
+    yield from _walk(snapshot, spec)
 
 
-def _walk(source: Source, view: TensorSpec) -> Iterator[torch.Tensor]:
+def _walk(snapshot: Snapshot, view: TensorSpec) -> Iterator[torch.Tensor]:
     view = _squeezed(view)
     if not view.nbytes:
         return
     if _is_dense(view):
         for start in range(0, view.nbytes, PIECE_NBYTES):
-            yield _read(source, view.offset + start, min(PIECE_NBYTES, view.nbytes - start))
+            yield _read(
+                snapshot, view.storage, view.offset + start, min(PIECE_NBYTES, view.nbytes - start)
+            )
     elif view.extent <= WINDOW_NBYTES or _rows_interleave(view):
-        memory = _read(source, view.offset, view.extent)
+        memory = _read(snapshot, view.storage, view.offset, view.extent)
         yield from _materialize(memory, replace(view, offset=0))
     else:
         for part in _parts(view, _rows_in_window(view)):
-            yield from _walk(source, part)
+            yield from _walk(snapshot, part)
 
 
 def _materialize(memory: torch.Tensor, view: TensorSpec) -> Iterator[torch.Tensor]:
@@ -51,9 +51,11 @@ def _materialize(memory: torch.Tensor, view: TensorSpec) -> Iterator[torch.Tenso
         yield from _materialize(memory, part)
 
 
-def _read(source: Source, offset: int, nbytes: int) -> torch.Tensor:
-    memory = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
-    source.read_into(offset, [host_buffer(memory)])
+def _read(snapshot: Snapshot, storage: int, start: int, nbytes: int) -> torch.Tensor:
+    memory, at = torch.empty(nbytes, dtype=torch.uint8, device="cpu"), 0
+    for source, offset, length in snapshot.runs(storage, start, start + nbytes):
+        snapshot.sources[source].read_into(offset, [host_buffer(memory[at : at + length])])
+        at += length
     return memory
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from . import PTX, SEGMENT_NBYTES
+from . import SEGMENT_NBYTES
+from .loading import entered, id_of, kernel
 
 _THREADS = 256
 _JOIN_THREADS = 32
@@ -25,12 +25,9 @@ class DeviceDigests:
     def __init__(self, device: torch.device) -> None:
         import cupy
 
-        self._cupy = cupy
-        self._device = cupy.cuda.Device(device.index if device.index is not None else 0)
-        with self._device:
-            module = cupy.RawModule(path=str(PTX))
-            self._remainders = module.get_function("thaw_remainders")
-            self._join = module.get_function("thaw_join")
+        self._cupy, self._device = cupy, cupy.cuda.Device(id_of(device))
+        self._remainders = kernel(self._device.id, "thaw_remainders")
+        self._join = kernel(self._device.id, "thaw_join")
 
     def start(self, runs: Sequence[Run], stream: int) -> PendingDigests:
         """Start computing behind what a stream holds; return without waiting.
@@ -42,8 +39,8 @@ class DeviceDigests:
         """
         segments, spans = _cut(runs)
         cupy = self._cupy
-        entered = self._entered(stream)
-        with self._device, entered:
+        current = entered(self._device.id, stream)
+        with self._device, current:
             on_device = cupy.asarray(segments), cupy.asarray(spans)
             remainders = cupy.empty(len(segments), dtype=cupy.uint32)
             crcs = cupy.empty(len(spans), dtype=cupy.uint32)
@@ -55,22 +52,7 @@ class DeviceDigests:
                 self._join((blocks,), (_JOIN_THREADS,), arguments)
             done = cupy.cuda.Event(block=True, disable_timing=True)
             done.record()
-        return PendingDigests(crcs, entered, done, (*on_device, remainders))
-
-    def _entered(self, stream: int) -> Any:
-        if hasattr(self._cupy.cuda.Stream, "from_external"):
-            return self._cupy.cuda.Stream.from_external(_Stream(stream))
-        return self._cupy.cuda.ExternalStream(stream, self._device.id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """A stream that is known by its address alone."""
-
-    address: int
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self.address
+        return PendingDigests(crcs, current, done, (*on_device, remainders))
 
 
 class PendingDigests:
@@ -92,16 +74,21 @@ class PendingDigests:
 def _cut(runs: Sequence[Run]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Cut every part into segments; return them, and the first segment and count of each run."""
     parts = np.array([part for run in runs for part in run], dtype=np.uint64).reshape(-1, 2)
-    counts = -(-parts[:, 1].astype(np.int64) // SEGMENT_NBYTES)
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    which = np.repeat(np.arange(len(parts)), counts)
-    within = (np.arange(total) - (ends - counts)[which]).astype(np.uint64)
-    starts = within * np.uint64(SEGMENT_NBYTES)
-    segments = np.empty((total, 2), dtype=np.uint64)
-    segments[:, 0] = parts[which, 0] + starts
-    segments[:, 1] = np.minimum(parts[which, 1] - starts, SEGMENT_NBYTES)
+    which, starts, sizes = cut_into_segments(parts[:, 1], SEGMENT_NBYTES)
+    segments = np.stack([parts[which, 0] + starts, sizes], axis=1)
+    ends = np.searchsorted(which, np.arange(len(parts)), side="right")
     part_ends = np.cumsum([len(run) for run in runs], dtype=np.int64)
     last = np.concatenate([[0], ends])[part_ends] if len(runs) else np.zeros(0, dtype=np.int64)
     first = np.concatenate([[0], last[:-1]]) if len(runs) else last
     return segments, np.stack([first, last - first], axis=1).astype(np.uint64).reshape(-1, 2)
+
+
+def cut_into_segments(
+    sizes: npt.NDArray[np.uint64], nbytes: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Cut ranges of so many bytes; return of each segment its range, where it begins, its size."""
+    counts = -(-sizes.astype(np.int64) // nbytes)
+    which = np.repeat(np.arange(len(sizes)), counts)
+    within = np.arange(len(which)) - (np.cumsum(counts) - counts)[which]
+    starts = within.astype(np.uint64) * np.uint64(nbytes)
+    return which, starts, np.minimum(sizes[which] - starts, nbytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import NamedTuple, TypeVar, cast
 
@@ -15,7 +15,7 @@ from thaw_format.checksum import HostBuffer, extend, host_buffer
 from ..errors import TransferError
 from ..seam.backend import Backend, Progress, Support, Transfer
 from ..seam.ordering import wait_for_caller
-from ..seam.plan import Extent, ReadPlan, WritePlan
+from ..seam.plan import Extents, ReadPlan, WritePlan
 
 _PIECE_NBYTES = 4 << 20
 _T = TypeVar("_T")
@@ -73,7 +73,7 @@ class ReferenceBackend(Backend):
                     offset=span.start,
                 )
 
-        wait_for_caller(extent.device for extent in plan.extents)
+        wait_for_caller([plan.extents.device])
         _run(move, spans, self._threads)
         checked = len(spans) if plan.digests else 0
         return Transfer(_route(plan.extents), chunks_checked=checked)
@@ -95,7 +95,7 @@ class ReferenceBackend(Backend):
                     progress(sum(part.nbytes for part in parts if part.memory is not None))
             return crc
 
-        wait_for_caller(extent.device for extent in plan.extents)
+        wait_for_caller([plan.extents.device])
         digests = _run(move, spans, self._threads)
         return Transfer(_route(plan.extents), digests=tuple(digests))
 
@@ -103,16 +103,15 @@ class ReferenceBackend(Backend):
 class _Pieces:
     """Cuts spans into pieces, and pieces into the memory that they belong to."""
 
-    def __init__(self, extents: Sequence[Extent], piece_nbytes: int) -> None:
+    def __init__(self, extents: Extents, piece_nbytes: int) -> None:
         self._extents, self._piece_nbytes = extents, piece_nbytes
-        self._offsets = [extent.offset for extent in extents]
 
     def of(self, span: _Span) -> Iterator[tuple[int, list[_Part]]]:
         for start in range(span.start, span.end, self._piece_nbytes):
             yield start, list(self._parts(start, min(start + self._piece_nbytes, span.end)))
 
     def _parts(self, start: int, end: int) -> Iterator[_Part]:
-        index = max(0, bisect_right(self._offsets, start) - 1)
+        index = max(0, bisect_right(self._extents.offsets, start) - 1)
         while start < end and index < len(self._extents):
             extent = self._extents[index]
             if extent.offset > start:
@@ -180,9 +179,8 @@ def _gather(parts: list[_Part]) -> list[HostBuffer]:
     return buffers
 
 
-def _route(extents: Sequence[Extent]) -> str:
-    on_host = all(extent.device.type == "cpu" for extent in extents)
-    return "host" if on_host else "host-bounce"
+def _route(extents: Extents) -> str:
+    return "host" if extents.device.type == "cpu" else "host-bounce"
 
 
 def _run(move: Callable[[_Span], _T], spans: list[_Span], threads: int) -> list[_T]:

@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from thaw_format import Snapshot, TensorSpec, extent_nbytes
 
-from ..seam.plan import Extent, TensorExtent
 
-
-def plan_singles(
+def find_singles(
     snapshot: Snapshot, targets: Mapping[str, torch.Tensor]
-) -> dict[str, tuple[int, Extent]]:
-    """Find the plain targets, and for each its source and its extent; others are left out."""
-    names: list[str] = []
-    places: list[tuple[int, int, int]] = []
+) -> dict[str, tuple[int, int]]:
+    """Find the plain targets, and for each its storage and where it begins there."""
+    found: dict[str, tuple[int, int]] = {}
     there, here = [], []
     plain: dict[object, int] = {}
     for name, target in targets.items():
         spec = snapshot.tensors[name]
-        storage = snapshot.storages[spec.storage]
-        offset, address = storage.offset + spec.offset, target.data_ptr()
+        address, offset = target.data_ptr(), spec.offset
         form = spec.dtype, spec.shape, spec.stride, target.stride()
         nbytes = plain.get(form, -1)
         if nbytes < 0:
             nbytes = plain[form] = target.nbytes if _is_plain(spec, target) else 0
         room = nbytes
         if nbytes:
-            names.append(name)
-            places.append((offset, address, nbytes))
+            found[name] = spec.storage, offset
         else:
             nbytes, room = spec.extent, extent_nbytes(target)
-        there.append((storage.source, offset, offset + nbytes, name))
+        there.append((spec.storage, offset, offset + nbytes, name))
         here.append((0, address, address + room, name))
-    crowded = _crowded(there) | _crowded(here)
-    sources = (snapshot.storages[snapshot.tensors[name].storage].source for name in names)
-    tensors = map(targets.__getitem__, names)
-    found = zip(names, sources, _extents(places, tensors), strict=True)
-    return {name: (source, extent) for name, source, extent in found if name not in crowded}
-
-
-def _extents(
-    places: Collection[tuple[int, int, int]], tensors: Iterable[torch.Tensor]
-) -> list[TensorExtent]:
-    """Make extents from their offsets, addresses and sizes, a column at a time."""
-    if not places:
-        return []
-    extents = [object.__new__(TensorExtent) for _ in places]
-    members = ("offset", "address", "nbytes", "tensor")
-    for member, column in zip(members, (*zip(*places, strict=True), tensors), strict=True):
-        deque(map(getattr(TensorExtent, member).__set__, extents, column), maxlen=0)
-    return extents
+    for name in _crowded(there) | _crowded(here):
+        found.pop(name, None)
+    return found
 
 
 def _is_plain(spec: TensorSpec, target: torch.Tensor) -> bool:

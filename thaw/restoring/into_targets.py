@@ -19,12 +19,11 @@ from thaw_format import (
 )
 
 from ..errors import MismatchError
-from ..seam.plan import Extent
 from ..tensors.arena import allocate
 from ..tensors.elements import Copy
 from ..tensors.strides import apart, covers, distinct, expanded, normal
-from .in_place import plan_singles
-from .plan import Made, RestorePlan, plan_reads
+from .in_place import find_singles
+from .plan import Made, RestorePlan, find_rows, plan_reads
 
 
 def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> RestorePlan:
@@ -33,13 +32,13 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
     Raises:
         MismatchError: tensors that share memory on one side do not on the other.
     """
-    singles = plan_singles(snapshot, targets)
+    singles = find_singles(snapshot, targets)
     others = {name: target for name, target in targets.items() if name not in singles}
     layout = layout_tensors(others)
     _check_apart(layout)
     groups = _groups(snapshot, others)
     twins = _check_aliasing([each for group in groups for each in group], layout.tensors)
-    extents = list(singles.values())
+    wanted = [(storage, start, targets[name]) for name, (storage, start) in singles.items()]
     copies: list[Copy] = []
     for group in groups:
         fits = [_fits(cluster, snapshot, layout.tensors) for cluster in group]
@@ -53,9 +52,9 @@ def plan_into(snapshot: Snapshot, targets: Mapping[str, torch.Tensor]) -> Restor
             names = [name for cluster in left for name in cluster.names]
             memory, staged = _stage(whole, names, snapshot, targets)
             copies.extend(staged)
-        extents.append((whole.source, Extent(whole.offset, memory)))
-    nbytes = sum(extent.nbytes for _, extent in extents)
-    reads = plan_reads(snapshot, extents)
+        wanted.append((whole.storage, whole.start, memory))
+    nbytes = sum(memory.nbytes for _, _, memory in wanted)
+    reads = plan_reads(snapshot, find_rows(snapshot, wanted))
     pairs = tuple((name, owner) for cluster, owner in twins.items() for name in cluster.names)
     made = Made(snapshot, targets, nbytes)
     return RestorePlan(snapshot.path, snapshot.sources, reads, lambda: made, tuple(copies), pairs)
@@ -105,8 +104,7 @@ def _stage(
 class _Cluster:
     """Tensors of one storage that share elements; `start` counts from the storage's start."""
 
-    source: int
-    offset: int
+    storage: int
     start: int
     nbytes: int
     names: tuple[str, ...]
@@ -128,10 +126,9 @@ def _groups(snapshot: Snapshot, names: Mapping[str, object]) -> list[list[_Clust
 
 def _cluster(snapshot: Snapshot, names: Sequence[str]) -> _Cluster:
     specs = [snapshot.tensors[name] for name in names]
-    storage = snapshot.storages[specs[0].storage]
     start = min(spec.offset for spec in specs)
     end = max(spec.offset + spec.extent for spec in specs)
-    return _Cluster(storage.source, storage.offset + start, start, end - start, tuple(names))
+    return _Cluster(specs[0].storage, start, end - start, tuple(names))
 
 
 def _span(group: Sequence[_Cluster]) -> _Cluster:
@@ -139,7 +136,7 @@ def _span(group: Sequence[_Cluster]) -> _Cluster:
     first = min(group, key=lambda each: each.start)
     end = max(each.start + each.nbytes for each in group)
     names = tuple(name for each in group for name in each.names)
-    return _Cluster(first.source, first.offset, first.start, end - first.start, names)
+    return _Cluster(first.storage, first.start, end - first.start, names)
 
 
 def _parted(names: Sequence[str], snapshot: Snapshot) -> list[list[str]]:

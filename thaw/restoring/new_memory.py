@@ -8,13 +8,14 @@ tensors takes a good part of the time that their bytes take.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import torch
 from thaw_format import (
     STORAGE_ALIGNMENT,
     Digests,
+    Run,
     ShardFile,
     Snapshot,
     Source,
@@ -25,9 +26,9 @@ from thaw_format import (
 )
 
 from ..errors import MismatchError
-from ..seam.plan import Extent, ReadPlan
+from ..seam.plan import Extents, ReadPlan
 from ..tensors.arena import allocate
-from .plan import Made, RestorePlan, plan_reads
+from .plan import Made, RestorePlan, Row, plan_reads
 
 _MAX_GAP_NBYTES = 4096
 _WORTH_NBYTES = 1 << 20
@@ -38,8 +39,8 @@ _ELEMENT_ALIGNMENT = 16
 """Of the widest elements."""
 _STORAGE_NBYTES = re.compile(rb'"nbytes"\s*:\s*(\d{1,16})')
 """What says in a manifest how large a storage is. In a name or a text its quotes are escaped."""
-_Span: TypeAlias = tuple[int, int, int, int]
-"""A storage's source, its offset there, its bytes, and its index."""
+_Span: TypeAlias = tuple[tuple[Run, ...], int]
+"""Where a storage lies, and its index."""
 
 
 def is_worth_it(shard: UnparsedShard) -> bool:
@@ -73,7 +74,7 @@ def plan_payload(shard: UnparsedShard | ShardFile, arena: torch.Tensor) -> Resto
     source, digests = _payload(shard)
     chunks = digests.chunks
     memory = _fitting(arena, chunks.nbytes)
-    extents = (Extent(chunks.offset, memory),) if chunks.nbytes else ()
+    extents = Extents.over([chunks.offset], [memory]) if chunks.nbytes else None
     reads = ((0, memory.device, ReadPlan(extents, digests)),) if extents else ()
 
     def make() -> Made:
@@ -123,7 +124,7 @@ def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -
     spans = _spans(snapshot, {spec.storage for spec in specs})
     starts, end = _place(spans)
     arena = allocate(end, device)
-    start_of = {index: start for (_, _, _, index), start in zip(spans, starts, strict=True)}
+    start_of = {index: start for (_, index), start in zip(spans, starts, strict=True)}
 
     def make() -> Made:
         viewer = Viewer(arena)
@@ -132,47 +133,46 @@ def plan_arena(snapshot: Snapshot, names: Sequence[str], device: torch.device) -
                 name: viewer.view(spec, start_of[spec.storage] + spec.offset)
                 for name, spec in zip(names, specs, strict=True)
             }
-        return Made(snapshot, views, sum(nbytes for _, _, nbytes, _ in spans))
+        return Made(snapshot, views, sum(snapshot.storages[index].nbytes for index in start_of))
 
-    reads = plan_reads(snapshot, _runs(spans, starts, arena))
+    reads = plan_reads(snapshot, _rows(spans, starts, arena))
     return RestorePlan(snapshot.path, snapshot.sources, reads, make)
 
 
 def _spans(snapshot: Snapshot, indices: Iterable[int]) -> list[_Span]:
     """List storages in the order of the files."""
-    storages = snapshot.storages
-    return sorted(
-        (storage.source, storage.offset, storage.nbytes, index)
-        for index in indices
-        for storage in (storages[index],)
-    )
+    sizes = snapshot.storages
+    return sorted((snapshot.runs(index, 0, sizes[index].nbytes), index) for index in indices)
 
 
 def _place(spans: Iterable[_Span]) -> tuple[list[int], int]:
     """Find a place in an arena for each storage; those that are close in the file stay so."""
     starts: list[int] = []
     end, before, after = 0, -1, 0
-    for source, offset, nbytes, _ in spans:
+    for runs, _ in spans:
+        source, offset, _ = runs[0]
         gap = offset - after if source == before else _MAX_GAP_NBYTES
         start = end + gap
         if not 0 <= gap < _MAX_GAP_NBYTES or start % STORAGE_ALIGNMENT:
             start = align(end, STORAGE_ALIGNMENT)
         starts.append(start)
-        end, before, after = start + nbytes, source, offset + nbytes
+        end = start + sum(nbytes for _, _, nbytes in runs)
+        before, after = runs[-1].source, runs[-1].offset + runs[-1].nbytes
     return starts, end
 
 
-def _runs(
-    spans: Iterable[_Span], starts: Iterable[int], arena: torch.Tensor
-) -> list[tuple[int, Extent]]:
-    """Join storages that keep their distance."""
-    runs: list[list[int]] = []
+def _rows(spans: Iterable[_Span], starts: Iterable[int], arena: torch.Tensor) -> Iterator[Row]:
+    """Join runs that keep their distance."""
+    joined: list[list[int]] = []
     distance: tuple[int, int] | None = None
-    for (source, offset, nbytes, _), start in zip(spans, starts, strict=True):
-        if not nbytes:
-            continue
-        if (source, offset - start) != distance:
-            distance = source, offset - start
-            runs.append([source, offset, start, 0])
-        runs[-1][3] = start + nbytes
-    return [(source, Extent(offset, arena[start:end])) for source, offset, start, end in runs]
+    for (runs, _), start in zip(spans, starts, strict=True):
+        for source, offset, nbytes in runs:
+            if nbytes and (source, offset - start) != distance:
+                distance = source, offset - start
+                joined.append([source, offset, start, 0])
+            start += nbytes
+            if nbytes:
+                joined[-1][3] = start
+    address = arena.data_ptr()
+    for source, offset, start, end in joined:
+        yield source, offset, address + start, end - start, arena

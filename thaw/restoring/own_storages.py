@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from thaw_format import Snapshot, Viewer, collector_paused
 
-from ..seam.plan import Extent
 from ..tensors.arena import allocate_exactly
-from .plan import Made, RestorePlan, plan_reads
+from .plan import Made, RestorePlan, find_rows, plan_reads
 
 
 def plan_own(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> RestorePlan:
@@ -25,9 +24,5 @@ def plan_own(snapshot: Snapshot, names: Sequence[str], device: torch.device) -> 
             views = {n: viewers[spec.storage].view(spec, spec.offset) for n, spec in specs.items()}
         return Made(snapshot, views, sum(each.nbytes for each in storages.values()))
 
-    extents = [
-        (each.source, Extent(each.offset, memory[index]))
-        for index, each in storages.items()
-        if each.nbytes
-    ]
-    return RestorePlan(snapshot.path, snapshot.sources, plan_reads(snapshot, extents), make)
+    reads = plan_reads(snapshot, find_rows(snapshot, [(i, 0, each) for i, each in memory.items()]))
+    return RestorePlan(snapshot.path, snapshot.sources, reads, make)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import TypeAlias
 
 import torch
@@ -23,10 +22,9 @@ from thaw_format import (
 )
 
 from ..seam.backend import Backend, Progress
-from ..seam.plan import Extent
 from ..tensors.arena import allocate
 from .damage import named
-from .plan import plan_reads
+from .plan import Wanted, find_rows, plan_reads
 
 BUFFER_NBYTES = 64 << 20
 
@@ -36,15 +34,15 @@ _Span: TypeAlias = tuple[int, int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A byte range of a source that tensors view; those that overlap share one.
+    """A byte range of a storage that tensors view; those that overlap share one.
 
     Attributes:
-        offset: in the source.
+        start: in the storage.
         tensors: for each name its view, `offset` from the start of the region.
     """
 
-    source: int
-    offset: int
+    storage: int
+    start: int
     nbytes: int
     tensors: Mapping[str, TensorSpec]
 
@@ -70,11 +68,10 @@ def find_regions(snapshot: Snapshot, names: Sequence[str]) -> list[Region]:
 def _region(snapshot: Snapshot, start: int, end: int, members: Sequence[_Span]) -> Region:
     specs = {name: snapshot.tensors[name] for _, _, _, name in members}
     first = next(iter(specs.values()))
-    storage = snapshot.storages[first.storage]
     # Views of several dtypes need a start that suits the widest.
     start -= start % max(spec.dtype.itemsize for spec in specs.values())
     tensors = {name: replace(spec, offset=spec.offset - start) for name, spec in specs.items()}
-    return Region(storage.source, storage.offset + start, end - start, tensors)
+    return Region(first.storage, start, end - start, tensors)
 
 
 def lay_out(regions: Sequence[Region], names: Sequence[str]) -> Layout:
@@ -93,12 +90,12 @@ def lay_out(regions: Sequence[Region], names: Sequence[str]) -> Layout:
 
 def read_into(
     snapshot: Snapshot,
-    extents: Iterable[tuple[int, Extent]],
+    wanted: Iterable[Wanted],
     mover: Backend,
     progress: Progress | None,
 ) -> None:
-    """Read byte ranges of the sources of a snapshot to host memory, and check their digests."""
-    plans = plan_reads(snapshot, [(source, each) for source, each in extents if each.nbytes])
+    """Read byte ranges of storages to host memory, and check their digests."""
+    plans = plan_reads(snapshot, find_rows(snapshot, wanted))
     try:
         mover.read_all(
             [(snapshot.sources[source], plan) for source, _, plan in plans], progress=progress
@@ -115,7 +112,10 @@ def read_tensors(
     A tensor is valid until the next is asked for; larger ones than the buffer are read alone.
     """
     with collector_paused():
-        regions = sorted(find_regions(snapshot, names), key=attrgetter("source", "offset"))
+        regions = sorted(
+            find_regions(snapshot, names),
+            key=lambda each: snapshot.runs(each.storage, each.start, each.start),
+        )
     for group in _groups(regions, buffer_nbytes(snapshot)):
         yield from _read_group(snapshot, group, mover, progress)
 
@@ -138,11 +138,11 @@ def _read_group(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     places = [storage.offset for storage in lay_out(group, ()).storages]
     memory = allocate(places[-1] + group[-1].nbytes, torch.device("cpu"))
-    extents = [
-        (region.source, Extent(region.offset, memory[place : place + region.nbytes]))
+    wanted = [
+        (region.storage, region.start, memory[place : place + region.nbytes])
         for region, place in zip(group, places, strict=True)
     ]
-    read_into(snapshot, extents, mover, progress)
+    read_into(snapshot, wanted, mover, progress)
     viewer = Viewer(memory)
     for region, place in zip(group, places, strict=True):
         for name, spec in region.tensors.items():

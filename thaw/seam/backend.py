@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias
 
 from thaw_format import Chunks, Source, Target
 from thaw_format.writer import check_digests
@@ -42,6 +43,35 @@ class Transfer:
     digests: tuple[int, ...] = ()
 
     path = renamed("path", "route")
+
+
+class Pending:
+    """Reads that are under way; at the end of a `with` block they are over, or it fails."""
+
+    def __init__(self, moving: Future[list[Transfer]]) -> None:
+        self._moving = moving
+
+    def done(self) -> bool:
+        """Say whether they are over, well or not."""
+        return self._moving.done()
+
+    def wait(self) -> list[Transfer]:
+        """Wait until they are over; return what was done, for each read.
+
+        Raises:
+            As `Backend.read_all`.
+        """
+        return self._moving.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.wait()
+        else:
+            # No memory may be freed that is written to.
+            wait([self._moving])
 
 
 class Backend(ABC):
@@ -91,6 +121,25 @@ class Backend(ABC):
             As `read`, of whichever source; `.path` says which.
         """
         return [self.read(source, plan, progress=progress) for source, plan in reads]
+
+    def start(self, reads: Sequence[Read], *, progress: Progress | None = None) -> Pending:
+        """Begin what `read_all` does, and return while the bytes move.
+
+        It is the caller's current streams of now that it is ordered by.
+        """
+        from .ordering import as_of_now
+
+        caller = as_of_now(plan.extents.device for _, plan in reads)
+
+        def move() -> list[Transfer]:
+            with caller():
+                return self.read_all(reads, progress=progress)
+
+        pool = ThreadPoolExecutor(1, "thaw-start")
+        try:
+            return Pending(pool.submit(move))
+        finally:
+            pool.shutdown(wait=False)
 
     @abstractmethod
     def write(

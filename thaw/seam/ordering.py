@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 
 import torch
 
@@ -16,3 +17,22 @@ def wait_for_caller(devices: Iterable[torch.device]) -> None:
     for device in set(devices):
         if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
+
+
+def as_of_now(
+    devices: Iterable[torch.device],
+) -> Callable[[], AbstractContextManager[object]]:
+    """Remember the caller's current stream of each CUDA device.
+
+    Returns:
+        What makes them those of another thread, for a block.
+    """
+    streams = [torch.cuda.current_stream(each) for each in set(devices) if each.type == "cuda"]
+
+    def enter() -> ExitStack:
+        stack = ExitStack()
+        for stream in streams:
+            stack.enter_context(torch.cuda.stream(stream))
+        return stack
+
+    return enter

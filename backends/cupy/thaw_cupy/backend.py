@@ -11,8 +11,8 @@ a queue of work that the device does in order. Buffer and stream together are a 
 Before piece 2 may overwrite the buffer of lane 0, the host waits for what that lane was given. A
 piece is read by several threads, a share each, for one alone is slower than the bus. Each piece is
 checked where it landed: a kernel that is queued behind the copy computes CRC32C in device memory.
-Writing is the same the other way round. `pieces.py` says how a plan is cut, `lanes.py` has the loop
-(`pump`) and `joining.py` the digests of chunks that several pieces share.
+Writing is the same the other way round. `lanes.py` has the loop (`pump`). How a plan is cut, and
+how the digests of a chunk that several pieces share are joined, is the same in all of thaw.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 
 from thaw import (
     Backend,
-    Extent,
+    ChunkDigests,
+    Extents,
     HasLockedPages,
+    Piece,
     Progress,
     ReadPlan,
     Source,
@@ -37,20 +40,25 @@ from thaw import (
     Transfer,
     TransferError,
     WritePlan,
-    format_error,
+    check_chunk,
+    cut_read,
+    cut_write,
     wait_for_caller,
 )
+from thaw.cuda.copies import DeviceCopies
 from thaw.cuda.digests import DeviceDigests, PendingDigests
 
-from .joining import Joiner
 from .lanes import Lane, pump, transfer_errors
-from .pieces import Piece, cut_read, cut_write
 from .probing import obstacle
 
 _PIECE_NBYTES = 16 << 20
 _PAGE_NBYTES = 4096
 _READERS = 8
+_MAX_COPIES = 8
+"""More are made by one kernel."""
 _DOUBLE_BUFFER, _PINNED = "pinned-double-buffer", "pinned"
+_Started: TypeAlias = tuple[PendingDigests | None, Any]
+"""Digests that are being computed, and what has to live until the device is done."""
 
 
 class CupyBackend(Backend):
@@ -84,15 +92,15 @@ class CupyBackend(Backend):
         return Support(True, "copies from pinned buffers, a stream for each", _DOUBLE_BUFFER)
 
     def read(self, source: Source, plan: ReadPlan, *, progress: Progress | None = None) -> Transfer:
-        path = _PINNED if _address(source) else _DOUBLE_BUFFER
+        route = _PINNED if _address(source) else _DOUBLE_BUFFER
         if not plan.extents:
-            return Transfer(path)
+            return Transfer(route)
         # The threads end before the lanes that they read into are lent again.
         pool = ThreadPoolExecutor(self._readers, "thaw-cupy")
         with self._lanes(source.path, plan.extents) as lanes, pool:
             reading = _Reading(source, plan, pool, self._readers)
             pump(lanes, cut_read(plan, self._piece_nbytes), reading, progress)
-        return Transfer(path, chunks_checked=reading.chunks_checked)
+        return Transfer(route, chunks_checked=reading.chunks_checked)
 
     def write(
         self, target: Target, plan: WritePlan, *, progress: Progress | None = None
@@ -103,7 +111,7 @@ class CupyBackend(Backend):
         return Transfer(_DOUBLE_BUFFER, digests=tuple(writing.digests))
 
     @contextmanager
-    def _lanes(self, path: Path, extents: Sequence[Extent]) -> Iterator[list[Lane]]:
+    def _lanes(self, path: Path, extents: Extents) -> Iterator[list[Lane]]:
         """Lend lanes, once it is the transfer's turn; at the end, wait for them."""
         import cupy
 
@@ -131,39 +139,65 @@ class CupyBackend(Backend):
         return [Lane(device, self._piece_nbytes) for _ in range(self._buffers)]
 
 
-class _Reading:
+class _Steps:
+    """What reads and writes have in common."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._copies, self._digests = DeviceCopies(device), DeviceDigests(device)
+
+    def _scatter(self, lane: Lane, copies: Sequence[tuple[int, int, int]]) -> Any:
+        """Queue copies within the device: from where, to where, how many bytes."""
+        if len(copies) > _MAX_COPIES:
+            return self._copies.start(copies, lane.stream.ptr)
+        for origin, to, nbytes in copies:
+            lane.copy(to, origin, nbytes)
+        return None
+
+    def _digest(self, lane: Lane, piece: Piece, address: int) -> PendingDigests:
+        """Queue the digests of the parts of chunks in a piece, given where that is."""
+        runs = [[(address + each.start - piece.start, each.nbytes)] for each in piece.chunk_parts]
+        return self._digests.start(runs, lane.stream.ptr)
+
+
+class _Reading(_Steps):
     """What a read does with each piece."""
 
     def __init__(
         self, source: Source, plan: ReadPlan, pool: ThreadPoolExecutor, readers: int
     ) -> None:
+        super().__init__(plan.extents.device)
         self._source, self._expected = source, plan.digests
         self._pool, self._readers = pool, readers
-        self._digests = DeviceDigests(_device(plan.extents)) if plan.digests is not None else None
-        self._joiner = Joiner()
+        self._chunks = ChunkDigests(plan.digests.chunks) if plan.digests is not None else None
         self.chunks_checked = 0
 
-    def start(self, lane: Lane, piece: Piece) -> PendingDigests | None:
+    def start(self, lane: Lane, piece: Piece) -> _Started:
         """Read a piece from the file, and queue all that the device does with it."""
-        origin = self._load(lane, piece)
-        landing = piece.device_address
+        origin, kept = self._load(lane, piece), None
+        landing = device_address(piece)
         if landing is not None:
             lane.copy(landing, origin, piece.nbytes)
         else:
             landing = lane.staging_address
             lane.copy(landing, origin, piece.nbytes)
-            for part in piece.parts:
-                lane.copy(part.address, landing + part.start - piece.start, part.nbytes)
-        if self._digests is None:
-            return None
-        return self._digests.start(_runs(piece, landing), lane.stream.ptr)
+            kept = self._scatter(
+                lane,
+                [
+                    (landing + each.start - piece.start, each.address, each.nbytes)
+                    for each in piece.parts
+                ],
+            )
+        return (self._digest(lane, piece, landing) if self._chunks is not None else None), kept
 
-    def finish(self, lane: Lane, piece: Piece, pending: PendingDigests | None) -> None:
+    def finish(self, lane: Lane, piece: Piece, started: _Started) -> None:
         """Wait for the device, and compare the digests of the chunks that end in the piece."""
         lane.stream.synchronize()
-        if pending is not None:
-            for index, crc in self._joiner.add(piece.chunk_parts, pending.values()):
-                self._check(index, crc)
+        pending, _ = started
+        if self._chunks is None or self._expected is None or pending is None:
+            return
+        for index, crc in self._chunks.add(_digested(piece, pending)):
+            check_chunk(index, crc, self._expected, self._source.path)
+            self.chunks_checked += 1
 
     def _load(self, lane: Lane, piece: Piece) -> int:
         """Return where in pinned memory the bytes of a piece are, once they are there."""
@@ -190,28 +224,16 @@ class _Reading:
             pass
         return buffer_address
 
-    def _check(self, index: int, crc: int) -> None:
-        assert self._expected is not None
-        expected = self._expected.values[index]
-        if crc != expected:
-            raise format_error(
-                "chunk-checksum",
-                f"a chunk's CRC32C is {crc:08x}, expected {expected:08x}",
-                path=self._source.path,
-                offset=self._expected.chunks.span(index)[0],
-            )
-        self.chunks_checked += 1
 
-
-class _Writing:
+class _Writing(_Steps):
     """What a write does with each piece."""
 
     def __init__(self, target: Target, plan: WritePlan) -> None:
-        self._target, self._digests = target, DeviceDigests(_device(plan.extents))
-        self._joiner = Joiner()
+        super().__init__(_device(plan.extents))
+        self._target, self._chunks = target, ChunkDigests(plan.chunks)
         self.digests: list[int] = []
 
-    def start(self, lane: Lane, piece: Piece) -> PendingDigests:
+    def start(self, lane: Lane, piece: Piece) -> _Started:
         """Queue all that the device does with a piece: gather it, digest it, copy it.
 
         It is gathered even where it lies together: the program may change its memory meanwhile,
@@ -221,21 +243,36 @@ class _Writing:
         if piece.wanted_nbytes < piece.nbytes:
             lane.clear(origin, piece.nbytes)
         for part in piece.parts:
-            lane.copy(origin + part.start - piece.start, part.address, part.nbytes)
-        pending = self._digests.start(_runs(piece, origin), lane.stream.ptr)
+            if part.on_host:
+                lane.copy(origin + part.start - piece.start, part.address, part.nbytes)
+        there = [part for part in piece.parts if not part.on_host]
+        kept = self._scatter(
+            lane, [(each.address, origin + each.start - piece.start, each.nbytes) for each in there]
+        )
+        pending = self._digest(lane, piece, origin)
         lane.copy(lane.buffer_address, origin, piece.nbytes)
-        return pending
+        return pending, kept
 
-    def finish(self, lane: Lane, piece: Piece, pending: PendingDigests) -> None:
+    def finish(self, lane: Lane, piece: Piece, started: _Started) -> None:
         """Wait for the device, and write the piece to the file."""
         lane.stream.synchronize()
-        self.digests += [crc for _, crc in self._joiner.add(piece.chunk_parts, pending.values())]
+        pending, _ = started
+        assert pending is not None
+        self.digests += [crc for _, crc in self._chunks.add(_digested(piece, pending))]
         self._target.write_from(piece.start, [lane.buffer(piece.nbytes)])
 
 
-def _runs(piece: Piece, address: int) -> list[list[tuple[int, int]]]:
-    """Say for `DeviceDigests` where the parts of chunks are, given where the piece is."""
-    return [[(address + part.start - piece.start, part.nbytes)] for part in piece.chunk_parts]
+def device_address(piece: Piece) -> int | None:
+    """Return where all of a piece lies in device memory, one byte behind the other, if it does."""
+    if len(piece.parts) != 1:
+        return None
+    (part,) = piece.parts
+    return part.address if part.nbytes == piece.nbytes and not part.on_host else None
+
+
+def _digested(piece: Piece, pending: PendingDigests) -> Iterator[tuple[int, int, int]]:
+    for part, crc in zip(piece.chunk_parts, pending.values(), strict=True):
+        yield part.chunk, part.nbytes, crc
 
 
 def _address(source: Source) -> int:
@@ -243,9 +280,8 @@ def _address(source: Source) -> int:
     return source.locked_address() if isinstance(source, HasLockedPages) else 0
 
 
-def _device(extents: Sequence[Extent]) -> torch.device:
-    """Return the CUDA device of a plan; those of a write may lie on the host besides."""
-    for extent in extents:
-        if extent.device.type == "cuda":
-            return extent.device
+def _device(extents: Extents) -> torch.device:
+    """Return the CUDA device of a plan, which may have none but the host's memory, or nothing."""
+    if extents.device.type == "cuda":
+        return extents.device
     return torch.device("cuda", torch.cuda.current_device())

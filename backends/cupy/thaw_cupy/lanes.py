@@ -13,9 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from thaw import Extent, HostBuffer, Progress, TransferError
-
-from .pieces import Piece
+from thaw import Extents, HostBuffer, Piece, Progress, TransferError
 
 _T = TypeVar("_T")
 
@@ -101,7 +99,7 @@ def pump(
 
 
 @contextmanager
-def transfer_errors(path: Path, extents: Sequence[Extent]) -> Iterator[None]:
+def transfer_errors(path: Path, extents: Extents) -> Iterator[None]:
     """Turn the errors of CUDA into thaw's."""
     import cupy
 
@@ -114,8 +112,7 @@ def transfer_errors(path: Path, extents: Sequence[Extent]) -> Iterator[None]:
         torch.AcceleratorError,
         torch.OutOfMemoryError,
     ) as error:
-        offset = extents[0].offset if extents else 0
-        nbytes = extents[-1].end - offset if extents else 0
+        start, end = extents.span
         raise TransferError(
-            f"CUDA failed: {error}", path=path, offset=offset, nbytes=nbytes
+            f"CUDA failed: {error}", path=path, offset=start, nbytes=end - start
         ) from error

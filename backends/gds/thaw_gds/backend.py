@@ -14,6 +14,7 @@ import torch
 from thaw import (
     Backend,
     Extent,
+    Extents,
     HasDescriptor,
     Progress,
     ReadPlan,
@@ -85,9 +86,9 @@ class _KvikioBackend(Backend):
             digests = transfer.write(device, file, plan, self._settings, progress)
         return Transfer(self.name, digests=digests)
 
-    def _fileno(self, file: Source | Target, extents: tuple[Extent, ...]) -> int:
+    def _fileno(self, file: Source | Target, extents: Extents) -> int:
         if not isinstance(file, HasDescriptor):
-            start, end = (extents[0].offset, extents[-1].end) if extents else (0, 0)
+            start, end = extents.span
             raise TransferError(
                 f"backend {self.name!r} moves open files, not a {type(file).__name__}; "
                 'use another, such as backend="reference"',
@@ -99,9 +100,9 @@ class _KvikioBackend(Backend):
 
     @contextmanager
     def _opened(
-        self, path: Path, fd: int, flags: str, extents: tuple[Extent, ...]
+        self, path: Path, fd: int, flags: str, extents: Extents
     ) -> Iterator[tuple[CudaDevice, KvikFile]]:
-        where = extents[0].device if extents else torch.device("cuda")
+        where = extents.device if extents else torch.device("cuda")
         support = self.probe(where)
         if not support.available:
             raise UnavailableBackendError(self.name, where, support.reason)
@@ -123,11 +124,10 @@ class _KvikioBackend(Backend):
 
 def _brought_together(plan: WritePlan) -> WritePlan:
     """Copy what lies on the host to the device that holds the rest, from where it is written."""
-    devices = {each.device for each in plan.extents if each.device.type == "cuda"}
-    for device in devices:
-        moved = (Extent(each.offset, each.memory.to(device)) for each in plan.extents)
-        return replace(plan, extents=tuple(moved))
-    return plan
+    if not plan.extents.on_host:
+        return plan
+    moved = (Extent(each.offset, each.memory.to(plan.extents.device)) for each in plan.extents)
+    return replace(plan, extents=Extents.of(moved))
 
 
 class GdsBackend(_KvikioBackend):

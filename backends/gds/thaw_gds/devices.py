@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import cache
 from typing import Any, Protocol
 
 import torch
 
 from thaw import wait_for_caller
 
-from .moves import Copy, Run
+from .moves import Run
 
 
 class Pending(Protocol):
@@ -30,7 +29,9 @@ class CudaDevice:
         self.torch_device = torch.device("cuda", index)
         wait_for_caller([self.torch_device])
         self._runtime = cupy.cuda.runtime
-        self._digests = _digests(index)
+        self._digests, self._copies = _kernels(self.torch_device)
+        # Tables of copies, until they are made.
+        self._kept: list[Any] = []
         self._stream = torch.cuda.Stream(self.torch_device)
 
     def current(self) -> AbstractContextManager[object]:
@@ -48,23 +49,14 @@ class CudaDevice:
         torch.cuda.current_stream(self.torch_device).synchronize()
         return memory
 
-    def scatter(self, staging: torch.Tensor, slot: int, copies: Sequence[Copy]) -> None:
-        """Queue the copies of a staged move to where its bytes belong."""
-        if copies:
-            with torch.cuda.stream(self._stream):
-                torch._foreach_copy_(
-                    [copy.memory for copy in copies], _views(staging, slot, copies)
-                )
+    def copy(self, copies: Sequence[tuple[int, int, int]]) -> None:
+        """Queue copies within the device: from which address, to which, how many bytes."""
+        self._kept.append(self._copies.start(copies, self._stream.cuda_stream))
 
-    def gather(self, staging: torch.Tensor, slot: int, nbytes: int, copies: Sequence[Copy]) -> None:
-        """Queue the copies that make a staged move from zeros and bytes of extents."""
+    def clear(self, memory: torch.Tensor) -> None:
+        """Queue zeros."""
         with torch.cuda.stream(self._stream):
-            if sum(copy.memory.numel() for copy in copies) < nbytes:
-                staging[slot : slot + nbytes].zero_()
-            if copies:
-                torch._foreach_copy_(
-                    _views(staging, slot, copies), [copy.memory for copy in copies]
-                )
+            memory.zero_()
 
     def digest(self, runs: Sequence[Run]) -> Pending:
         """Start computing the digest of each run, behind the copies queued so far."""
@@ -74,15 +66,13 @@ class CudaDevice:
         return pending
 
     def synchronize(self) -> None:
+        """Wait for what was queued."""
         self._stream.synchronize()
+        self._kept.clear()
 
 
-def _views(staging: torch.Tensor, slot: int, copies: Sequence[Copy]) -> list[torch.Tensor]:
-    return [staging[slot + copy.at : slot + copy.at + copy.memory.numel()] for copy in copies]
-
-
-@cache
-def _digests(index: int) -> Any:
+def _kernels(device: torch.device) -> tuple[Any, Any]:
+    from thaw.cuda.copies import DeviceCopies
     from thaw.cuda.digests import DeviceDigests
 
-    return DeviceDigests(torch.device("cuda", index))
+    return DeviceDigests(device), DeviceCopies(device)

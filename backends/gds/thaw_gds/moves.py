@@ -1,4 +1,4 @@
-"""What is moved in one piece: planned from extents and chunks, with no device at hand."""
+"""What is moved in one piece: planned from pieces of a plan, with no device at hand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
-
-from thaw import Chunks, Extent, ReadPlan
+from thaw import Chunks, Part, Piece
 
 PAGE_NBYTES = 4096
 
@@ -16,10 +14,11 @@ _DIRECT_NBYTES = 256 << 10
 
 
 class Copy(NamedTuple):
-    """Memory of an extent and where in a staged move its bytes are."""
+    """Device memory of an extent, and where in a staged move its bytes are."""
 
     at: int
-    memory: torch.Tensor
+    address: int
+    nbytes: int
 
 
 class Move(NamedTuple):
@@ -38,113 +37,39 @@ class Move(NamedTuple):
 
     @property
     def wanted_nbytes(self) -> int:
-        return self.nbytes if self.address else sum(copy.memory.numel() for copy in self.copies)
+        return self.nbytes if self.address else sum(copy.nbytes for copy in self.copies)
 
 
-class Piece(NamedTuple):
-    """A run of the file within one extent, or in none."""
+def plan_moves(pieces: Iterable[Piece], *, staged_only: bool = False) -> Iterator[Move]:
+    """Make moves of pieces, in file order, that cover each.
 
-    offset: int
-    nbytes: int
-    extent: Extent | None
-
-    @property
-    def memory(self) -> torch.Tensor | None:
-        if self.extent is None:
-            return None
-        start = self.offset - self.extent.offset
-        return self.extent.memory[start : start + self.nbytes]
-
-
-def read_spans(plan: ReadPlan) -> list[tuple[int, int]]:
-    """Return the runs of the file to read: touched chunks whole, or else the extents."""
-    spans: list[tuple[int, int]] = []
-    for extent in plan.extents:
-        start, end = extent.offset, extent.end
-        if plan.digests is not None:
-            chunks = plan.digests.chunks
-            start = chunks.span((start - chunks.offset) // chunks.chunk_nbytes)[0]
-            end = chunks.span((end - 1 - chunks.offset) // chunks.chunk_nbytes)[1]
-        if spans and start <= spans[-1][1]:
-            start, end = spans[-1][0], max(end, spans[-1][1])
-            spans.pop()
-        spans.append((start, end))
-    return spans
-
-
-def plan_moves(
-    spans: Iterable[tuple[int, int]],
-    extents: Sequence[Extent],
-    piece_nbytes: int,
-    *,
-    staged_only: bool = False,
-) -> Iterator[Move]:
-    """Cut spans into moves in file order that cover each span.
-
-    A move reaches over no multiple of `piece_nbytes`. Long runs of an extent move directly, but
-    whole pages of the file only: two writes that share a page would undo each other under GDS.
+    Long runs of an extent move directly, but whole pages of the file only: two writes that share a
+    page would undo each other under GDS.
 
     Args:
         staged_only: move nothing directly.
     """
-    index = 0
-    for start, end in spans:
-        while index < len(extents) and extents[index].end <= start:
-            index += 1
-        staged: list[Piece] = []
-        for piece in _cut(_pieces(start, end, extents, index), piece_nbytes):
-            if staged and piece.offset % piece_nbytes == 0:
-                yield _staged(staged)
-                staged = []
-            head = _up(piece.offset)
-            tail = max(head, _down(piece.offset + piece.nbytes))
-            if staged_only or piece.extent is None or tail - head < _DIRECT_NBYTES:
-                staged.append(piece)
+    for piece in pieces:
+        at = piece.start
+        for part in () if staged_only else piece.parts:
+            head, tail = _up(part.start), _down(part.start + part.nbytes)
+            if tail - head < _DIRECT_NBYTES:
                 continue
-            if head > piece.offset:
-                staged.append(piece._replace(nbytes=head - piece.offset))
-            if staged:
-                yield _staged(staged)
-            address = piece.extent.address + head - piece.extent.offset
-            yield Move(head, tail - head, address)
-            rest = piece.offset + piece.nbytes - tail
-            staged = [piece._replace(offset=tail, nbytes=rest)] if rest else []
-        if staged:
-            yield _staged(staged)
+            if head > at:
+                yield _staged(at, head, piece.parts)
+            yield Move(head, tail - head, part.address + head - part.start)
+            at = tail
+        if piece.end > at:
+            yield _staged(at, piece.end, piece.parts)
 
 
-def _pieces(start: int, end: int, extents: Sequence[Extent], index: int) -> Iterator[Piece]:
-    while start < end:
-        extent = extents[index] if index < len(extents) else None
-        if extent is None or extent.offset >= end:
-            yield Piece(start, end - start, None)
-            return
-        if extent.offset > start:
-            yield Piece(start, extent.offset - start, None)
-            start = extent.offset
-        stop = min(extent.end, end)
-        yield Piece(start, stop - start, extent)
-        start, index = stop, index + 1
-
-
-def _cut(pieces: Iterable[Piece], piece_nbytes: int) -> Iterator[Piece]:
-    for offset, nbytes, extent in pieces:
-        end = offset + nbytes
-        while offset < end:
-            stop = min(end, offset - offset % piece_nbytes + piece_nbytes)
-            yield Piece(offset, stop - offset, extent)
-            offset = stop
-
-
-def _staged(pieces: list[Piece]) -> Move:
-    offset = pieces[0].offset
-    nbytes = pieces[-1].offset + pieces[-1].nbytes - offset
-    copies = [
-        Copy(piece.offset - offset, memory)
-        for piece in pieces
-        if (memory := piece.memory) is not None
-    ]
-    return Move(offset, nbytes, 0, tuple(copies))
+def _staged(start: int, end: int, parts: Sequence[Part]) -> Move:
+    copies = []
+    for part in parts:
+        first, last = max(start, part.start), min(end, part.start + part.nbytes)
+        if first < last:
+            copies.append(Copy(first - start, part.address + first - part.start, last - first))
+    return Move(start, end - start, 0, tuple(copies))
 
 
 @dataclass(slots=True)
@@ -167,6 +92,16 @@ class Batch:
         """Return where each move's bytes are, given where the staging memory begins."""
         slots = zip(self.moves, self.slots, strict=True)
         return [move.address or staging + slot for move, slot in slots]
+
+    def copies(self, staging: int) -> Iterator[tuple[int, int, int]]:
+        """Yield copies of the staged moves: where in staging memory, where else, how many bytes."""
+        for move, slot in zip(self.moves, self.slots, strict=True):
+            for at, address, nbytes in move.copies:
+                yield staging + slot + at, address, nbytes
+
+    def has_gaps(self) -> bool:
+        """Say whether there are bytes that belong to no extent."""
+        return any(move.wanted_nbytes < move.nbytes for move in self.moves)
 
 
 def batches(moves: Iterable[Move], nbytes: int, staging_nbytes: int) -> Iterator[Batch]:

@@ -11,12 +11,21 @@ from typing import Protocol
 
 import torch
 
-from thaw import Digests, Progress, ReadPlan, WritePlan
+from thaw import (
+    ChunkDigests,
+    Digests,
+    Progress,
+    ReadPlan,
+    WritePlan,
+    check_chunk,
+    cut_read,
+    cut_write,
+    runs_to_read,
+)
 
 from .devices import CudaDevice, Pending
-from .digesting import ChunkDigests, check
 from .files import KvikFile
-from .moves import Batch, Run, batches, plan_moves, read_spans, runs_of
+from .moves import Batch, Run, batches, plan_moves, runs_of
 
 _BATCH_NBYTES = 512 << 20
 _STAGING_NBYTES = 32 << 20
@@ -72,12 +81,9 @@ class Reading:
 
     def __init__(self, device: CudaDevice, file: KvikFile, digests: Digests | None, path: Path):
         self._device, self._digests, self._path = device, digests, path
-        self._found = ChunkDigests(digests.chunks) if digests else None
+        self._chunks = ChunkDigests(digests.chunks) if digests else None
         self.move = file.read
-
-    @property
-    def chunks_checked(self) -> int:
-        return len(self._found.whole) if self._found else 0
+        self.chunks_checked = 0
 
     def prepare(self, flight: Flight) -> None:
         if self._digests:
@@ -85,11 +91,12 @@ class Reading:
             flight.runs = runs_of(flight.batch, base, self._digests.chunks)
 
     def finish(self, flight: Flight) -> None:
-        for move, slot in zip(flight.batch.moves, flight.batch.slots, strict=True):
-            self._device.scatter(flight.staging, slot, move.copies)
-        if self._digests and self._found:
+        self._device.copy(list(flight.batch.copies(flight.staging.data_ptr())))
+        if self._digests and self._chunks:
             values = self._device.digest(flight.runs).values()
-            check(self._found.add(_named(flight.runs, values)), self._digests, self._path)
+            for index, crc in self._chunks.add(_named(flight.runs, values)):
+                check_chunk(index, crc, self._digests, self._path)
+                self.chunks_checked += 1
         self._device.synchronize()
 
 
@@ -100,24 +107,25 @@ class Writing:
     """
 
     def __init__(self, device: CudaDevice, file: KvikFile, plan: WritePlan):
-        self._device, self._chunks = device, plan.chunks
-        self._found = ChunkDigests(plan.chunks)
+        self._device, self._layout = device, plan.chunks
+        self._chunks = ChunkDigests(plan.chunks)
         self.move = file.write
-
-    @property
-    def digests(self) -> tuple[int, ...]:
-        return tuple(crc for _, crc in self._found.whole)
+        self.digests: list[int] = []
 
     def prepare(self, flight: Flight) -> None:
-        for move, slot in zip(flight.batch.moves, flight.batch.slots, strict=True):
-            self._device.gather(flight.staging, slot, move.nbytes, move.copies)
+        batch, staging = flight.batch, flight.staging
+        if batch.has_gaps():
+            self._device.clear(staging[: batch.staged_nbytes])
+        there = batch.copies(staging.data_ptr())
+        self._device.copy([(origin, to, nbytes) for to, origin, nbytes in there])
         self._device.synchronize()
-        flight.runs = runs_of(flight.batch, flight.staging.data_ptr(), self._chunks)
+        flight.runs = runs_of(batch, staging.data_ptr(), self._layout)
         flight.pending = self._device.digest(flight.runs)
 
     def finish(self, flight: Flight) -> None:
         assert flight.pending
-        self._found.add(_named(flight.runs, flight.pending.values()))
+        found = self._chunks.add(_named(flight.runs, flight.pending.values()))
+        self.digests += [crc for _, crc in found]
 
 
 def read(
@@ -129,10 +137,9 @@ def read(
     progress: Progress | None,
 ) -> int:
     """Fill the extents of a plan; return how many chunks were checked."""
-    spans = read_spans(plan)
-    file.require(spans[-1][1])
+    file.require(runs_to_read(plan)[-1][1])
     reading = Reading(device, file, plan.digests, path)
-    moves = plan_moves(spans, plan.extents, settings.piece_nbytes)
+    moves = plan_moves(cut_read(plan, settings.piece_nbytes))
     planned = batches(moves, _BATCH_NBYTES, _STAGING_NBYTES)
     _run(device, reading, planned, _STAGING_NBYTES, settings, progress)
     return reading.chunks_checked
@@ -147,11 +154,10 @@ def write(
 ) -> tuple[int, ...]:
     """Write the extents of a plan and zeros between; return the digest of every chunk."""
     writing = Writing(device, file, plan)
-    span = plan.chunks.offset, plan.chunks.offset + plan.chunks.nbytes
-    moves = plan_moves([span], plan.extents, settings.piece_nbytes, staged_only=True)
+    moves = plan_moves(cut_write(plan, settings.piece_nbytes), staged_only=True)
     planned = batches(moves, _BATCH_NBYTES, _WRITE_STAGING_NBYTES)
     _run(device, writing, planned, _WRITE_STAGING_NBYTES, settings, progress)
-    return writing.digests
+    return tuple(writing.digests)
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -16,16 +17,45 @@ use crate::job::plan::{Chunks, Extent, Plan};
 use crate::memory::PAGE_NBYTES;
 use crate::settings::Settings;
 
-impl<'py> FromPyObject<'_, 'py> for Extent {
+/// Extents, given as columns: buffers of their offsets, addresses and sizes.
+#[derive(Default)]
+pub struct Columns(Vec<Extent>);
+
+impl<'py> FromPyObject<'_, 'py> for Columns {
     type Error = PyErr;
 
-    fn extract(triple: Borrowed<'_, 'py, PyAny>) -> PyResult<Extent> {
-        let (offset, address, nbytes) = triple.extract()?;
-        Ok(Extent {
+    fn extract(triple: Borrowed<'_, 'py, PyAny>) -> PyResult<Columns> {
+        let (offsets, addresses, sizes): (Column, Column, Column) = triple.extract()?;
+        if offsets.0.len() != sizes.0.len() || addresses.0.len() != sizes.0.len() {
+            return wrong("columns are of one length");
+        }
+        let rows = offsets.0.into_iter().zip(addresses.0).zip(sizes.0);
+        let extents = rows.map(|((offset, address), nbytes)| Extent {
             offset,
             address,
             nbytes,
-        })
+        });
+        Ok(Columns(extents.collect()))
+    }
+}
+
+struct Column(Vec<u64>);
+
+impl<'py> FromPyObject<'_, 'py> for Column {
+    type Error = PyErr;
+
+    fn extract(buffer: Borrowed<'_, 'py, PyAny>) -> PyResult<Column> {
+        let untyped = PyUntypedBuffer::get(&buffer)?;
+        // One without items may have an address that suits none.
+        if untyped.item_count() == 0 {
+            return Ok(Column(Vec::new()));
+        }
+        let values = untyped.as_typed::<i64>()?.to_vec(buffer.py())?;
+        let values = values.into_iter().map(u64::try_from);
+        match values.collect() {
+            Ok(values) => Ok(Column(values)),
+            Err(_) => wrong("offsets, addresses and sizes are not negative"),
+        }
     }
 }
 
@@ -64,7 +94,7 @@ impl<'py> FromPyObject<'_, 'py> for Target {
 /// memory where `pinned` is its address. Digests, and page-locked memory, are those of a single file.
 #[pyclass(frozen)]
 pub struct ReadRequest {
-    files: Vec<(RawFd, u64, Vec<Extent>)>,
+    files: Vec<(RawFd, u64, Columns)>,
     pinned: Option<u64>,
     /// What they cover, and one for each chunk.
     digests: Option<(Chunks, Vec<u32>)>,
@@ -77,7 +107,7 @@ impl ReadRequest {
     #[new]
     #[pyo3(signature = (*, files, settings, device=None, pinned=None, digests=None))]
     fn new(
-        files: Vec<(RawFd, u64, Vec<Extent>)>,
+        files: Vec<(RawFd, u64, Columns)>,
         settings: Settings,
         device: Option<Target>,
         pinned: Option<u64>,
@@ -114,7 +144,7 @@ impl ReadRequest {
     pub fn open(&self) -> PyResult<(Source<'_>, Plan)> {
         let files = self.files.iter();
         let files = files.map(|(fd, nbytes, extents)| {
-            Ok((borrow(*fd, "reading")?, *nbytes, extents.as_slice()))
+            Ok((borrow(*fd, "reading")?, *nbytes, extents.0.as_slice()))
         });
         let files = files.collect::<Result<Vec<_>>>()?.into_iter();
         let (piece_nbytes, io) = (self.settings.piece_nbytes, self.settings.io);
@@ -161,21 +191,21 @@ pub struct WriteRequest {
 #[pymethods]
 impl WriteRequest {
     #[new]
-    #[pyo3(signature = (*, fd, extents, chunks, settings, device=None, on_host=Vec::new()))]
+    #[pyo3(signature = (*, fd, extents, chunks, settings, device=None, on_host=None))]
     fn new(
         fd: RawFd,
-        extents: Vec<Extent>,
+        extents: Columns,
         chunks: Chunks,
         settings: Settings,
         device: Option<Target>,
-        on_host: Vec<Extent>,
+        on_host: Option<Columns>,
     ) -> WriteRequest {
         let plan = Plan {
-            extents,
+            extents: extents.0,
             chunks: Some(chunks),
         };
         let overlay = Plan {
-            extents: on_host,
+            extents: on_host.unwrap_or_default().0,
             chunks: None,
         };
         WriteRequest {

@@ -14,7 +14,7 @@ from thaw.bench.identity import identical, scramble
 from thaw.bench.task import AGAIN, FIRST, FREEZE, INTO, PIN, PINNED, Sample, Task
 from thaw.plugins.reference import ReferenceBackend
 from thaw.seam.backend import Backend, Progress, Transfer
-from thaw.seam.plan import ReadPlan, WritePlan
+from thaw.seam.plan import Extents, ReadPlan, WritePlan
 
 
 class Zeroing(ReferenceBackend):
@@ -66,7 +66,7 @@ class WritingOtherBytes(ReferenceBackend):
     def write(
         self, target: Target, plan: WritePlan, *, progress: Progress | None = None
     ) -> Transfer:
-        changed = tuple(replace(each, memory=each.memory.clone()) for each in plan.extents)
+        changed = Extents.of(replace(each, memory=each.memory.clone()) for each in plan.extents)
         changed[0].memory[0] ^= 1
         return super().write(target, replace(plan, extents=changed), progress=progress)
 

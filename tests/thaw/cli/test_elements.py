@@ -63,9 +63,9 @@ def test_rows_far_apart_are_read_one_by_one(
     asked: list[int] = []
     read = elements._read
 
-    def watched(source: thaw.Source, offset: int, nbytes: int) -> torch.Tensor:
+    def watched(snapshot: thaw.Snapshot, storage: int, start: int, nbytes: int) -> torch.Tensor:
         asked.append(nbytes)
-        return read(source, offset, nbytes)
+        return read(snapshot, storage, start, nbytes)
 
     monkeypatch.setattr(elements, "_read", watched)
     with thaw.open(tmp_path / "x.thaw") as snapshot:

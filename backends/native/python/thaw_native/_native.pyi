@@ -1,8 +1,10 @@
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, final
 
-# (offset, address, nbytes) of an extent, (offset, nbytes, chunk_nbytes) of chunks.
-_Extents: TypeAlias = Sequence[tuple[int, int, int]]
+# Offsets, addresses and sizes of extents: buffers of 64-bit integers.
+Columns: TypeAlias = tuple[array[int], array[int], array[int]]
+# (offset, nbytes, chunk_nbytes)
 _Chunks: TypeAlias = tuple[int, int, int]
 # The ordinal of a CUDA device, and the PTX of the kernels for it.
 _Device: TypeAlias = tuple[int, bytes]
@@ -28,7 +30,7 @@ class ReadRequest:
     def __new__(
         cls,
         *,
-        files: Sequence[tuple[int, int, _Extents]],
+        files: Sequence[tuple[int, int, Columns]],
         settings: Settings,
         device: _Device | None = None,
         pinned: int | None = None,
@@ -41,11 +43,11 @@ class WriteRequest:
         cls,
         *,
         fd: int,
-        extents: _Extents,
+        extents: Columns,
         chunks: _Chunks,
         settings: Settings,
         device: _Device | None = None,
-        on_host: _Extents = (),
+        on_host: Columns | None = None,
     ) -> WriteRequest: ...
 
 def obstacle(ordinal: int) -> str | None: ...

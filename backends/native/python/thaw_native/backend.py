@@ -12,7 +12,7 @@ import torch
 from thaw import (
     Backend,
     Chunks,
-    Extent,
+    Extents,
     HasDescriptor,
     HasLockedPages,
     Progress,
@@ -102,12 +102,12 @@ class NativeBackend(Backend):
 
     def _read(self, reads: Sequence[Read], progress: Progress | None) -> Transfer:
         """Read several sources only if none is pinned and none has digests."""
-        ordinal = _ready([extent for _, plan in reads for extent in plan.extents])
+        ordinal = _ready([plan.extents for _, plan in reads])
         source, plan = reads[0]
         pinned, digests = None, plan.digests
         if ordinal is not None and self._digests != "host":
             pinned = _pinned(source)
-        files = [(_descriptor(each), each.nbytes, _triples(plan.extents)) for each, plan in reads]
+        files = [(_descriptor(each), each.nbytes, _columns(plan.extents)) for each, plan in reads]
         request = _native.ReadRequest(
             files=files,
             settings=self._settings(ordinal, reading=True, pinned=pinned is not None),
@@ -116,34 +116,30 @@ class NativeBackend(Backend):
             digests=(_triple(digests.chunks), digests.values) if digests else None,
         )
         try:
-            path = _native.read(request, progress)
+            route = _native.read(request, progress)
         except _native.NativeError as error:
             _raise_read_error(error, [source for source, _ in reads])
-        checked = _touched(digests.chunks, files[0][2]) if digests else 0
-        return Transfer(path, chunks_checked=checked)
+        checked = _touched(digests.chunks, plan.extents) if digests else 0
+        return Transfer(route, chunks_checked=checked)
 
     def write(
         self, target: Target, plan: WritePlan, *, progress: Progress | None = None
     ) -> Transfer:
-        ordinal = _ready(plan.extents)
-        there: Sequence[Extent] = plan.extents
-        here: Sequence[Extent] = ()
-        if ordinal is not None:
-            there = [extent for extent in plan.extents if extent.device.type == "cuda"]
-            here = [extent for extent in plan.extents if extent.device.type != "cuda"]
+        ordinal = _ready([plan.extents])
+        there, here = plan.extents.apart()
         request = _native.WriteRequest(
             fd=_descriptor(target),
-            extents=_triples(there),
+            extents=_columns(there),
             chunks=_triple(plan.chunks),
             settings=self._settings(ordinal, reading=False, pinned=False),
             device=_device(ordinal),
-            on_host=_triples(here),
+            on_host=_columns(here),
         )
         try:
-            path, crcs = _native.write(request, progress)
+            route, crcs = _native.write(request, progress)
         except _native.NativeError as error:
             _raise_write_error(error, target)
-        return Transfer(path, digests=tuple(crcs))
+        return Transfer(route, digests=tuple(crcs))
 
     def _settings(self, ordinal: int | None, *, reading: bool, pinned: bool) -> _native.Settings:
         threads, piece_nbytes, slots = _choose(ordinal, reading=reading, pinned=pinned)
@@ -182,9 +178,9 @@ def _ptx() -> bytes:
     return PTX.read_bytes()
 
 
-def _ready(extents: Sequence[Extent]) -> int | None:
-    """Return the CUDA device of the extents, None for the host, once it is the transfer's turn."""
-    devices = {extent.device for extent in extents}
+def _ready(extents: Sequence[Extents]) -> int | None:
+    """Return the CUDA device of extents, None for the host, once it is the transfer's turn."""
+    devices = {each.device for each in extents}
     wait_for_caller(devices)
     return next((device.index for device in devices if device.type == "cuda"), None)
 
@@ -205,17 +201,17 @@ def _descriptor(file: Source | Target) -> int:
     )
 
 
-def _triples(extents: Sequence[Extent]) -> list[tuple[int, int, int]]:
-    return [(e.offset, e.address, e.nbytes) for e in extents]
+def _columns(extents: Extents) -> _native.Columns:
+    return extents.offsets, extents.addresses, extents.sizes
 
 
 def _triple(chunks: Chunks) -> tuple[int, int, int]:
     return chunks.offset, chunks.nbytes, chunks.chunk_nbytes
 
 
-def _touched(chunks: Chunks, triples: Sequence[tuple[int, int, int]]) -> int:
+def _touched(chunks: Chunks, extents: Extents) -> int:
     start, nbytes, count, after = chunks.offset, chunks.chunk_nbytes, 0, 0
-    for offset, _, length in triples:
+    for offset, length in zip(extents.offsets, extents.sizes, strict=True):
         first = max(after, (offset - start) // nbytes)
         after = (offset + length - 1 - start) // nbytes + 1
         count += after - first
