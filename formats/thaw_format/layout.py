@@ -32,7 +32,7 @@ class Layout:
         return self.storages[-1].offset + self.storages[-1].nbytes if self.storages else 0
 
 
-class _Piece(NamedTuple):
+class _Span(NamedTuple):
     start: int
     end: int
     order: int
@@ -46,7 +46,7 @@ class _Region(NamedTuple):
     order: int
     start: int
     end: int
-    pieces: list[_Piece]
+    spans: list[_Span]
 
 
 def layout_tensors(tensors: Mapping[str, torch.Tensor]) -> Layout:
@@ -65,12 +65,12 @@ def layout_tensors(tensors: Mapping[str, torch.Tensor]) -> Layout:
     end = 0
     for region in _regions(plain):
         offset, nbytes = align(end, STORAGE_ALIGNMENT), region.end - region.start
-        for piece in region.pieces:
-            specs[piece.name] = _spec(plain[piece.name], len(storages), piece.start - region.start)
+        for span in region.spans:
+            specs[span.name] = _spec(plain[span.name], len(storages), span.start - region.start)
         storages.append(Storage(offset, nbytes))
         # Torch can have storages of several sizes for memory that is not its own.
         widest = max(
-            (plain[piece.name] for piece in region.pieces),
+            (plain[span.name] for span in region.spans),
             key=lambda tensor: int(tensor.untyped_storage().nbytes()),
         )
         memory.append(byte_view(widest, region.start, nbytes))
@@ -175,22 +175,22 @@ def _plain(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _regions(tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
-    groups: dict[tuple[torch.device, int, int], list[_Piece]] = {}
+    groups: dict[tuple[torch.device, int, int], list[_Span]] = {}
     for order, (name, tensor) in enumerate(tensors.items()):
         start = int(tensor.storage_offset()) * tensor.dtype.itemsize
         nbytes = extent_nbytes(tensor)
         address = tensor.untyped_storage().data_ptr()
         # Tensors without bytes share memory with nothing: each is its own group.
         key = (tensor.device, address, -1) if nbytes else (tensor.device, 0, order)
-        groups.setdefault(key, []).append(_Piece(start, start + nbytes, order, name))
-    regions = [region for pieces in groups.values() for region in _merge(pieces, tensors)]
+        groups.setdefault(key, []).append(_Span(start, start + nbytes, order, name))
+    regions = [region for spans in groups.values() for region in _merge(spans, tensors)]
     return sorted(regions, key=lambda region: region.order)
 
 
-def _merge(pieces: list[_Piece], tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
+def _merge(spans: list[_Span], tensors: Mapping[str, torch.Tensor]) -> list[_Region]:
     return [
         _aligned(_Region(min(p.order for p in group), start, end, group), tensors)
-        for start, end, group in merge_overlapping(pieces)
+        for start, end, group in merge_overlapping(spans)
     ]
 
 
@@ -214,5 +214,5 @@ def merge_overlapping(spans: Iterable[_S]) -> list[tuple[int, int, list[_S]]]:
 
 def _aligned(region: _Region, tensors: Mapping[str, torch.Tensor]) -> _Region:
     # TEN-5: views of several dtypes in one storage need a start that suits the widest.
-    widest = max(tensors[piece.name].dtype.itemsize for piece in region.pieces)
+    widest = max(tensors[span.name].dtype.itemsize for span in region.spans)
     return region._replace(start=region.start // widest * widest)

@@ -27,7 +27,7 @@ struct Run {
     u64 count;
 };
 
-struct Part {
+struct CopyRange {
     u64 from;
     u64 to;
     u64 nbytes;
@@ -172,13 +172,13 @@ extern "C" __global__ void thaw_join(const Segment* segments, const u32* remaind
     crcs[index] = ~crc;
 }
 
-// Copies each part; one block a part. Addresses and sizes are free, ranges must not overlap.
-extern "C" __global__ void __launch_bounds__(THREADS) thaw_copy(const Part* parts) {
-    const Part part = parts[blockIdx.x];
-    const u64 unit = (part.from ^ part.to) % 16 ? 4 : 16;
-    const u64 head = min((unit - part.to % unit) % unit, part.nbytes);
-    const u64 from = part.from + head, to = part.to + head;
-    const u64 count = (part.nbytes - head) / unit;
+// Copies each range; one block a range. Addresses and sizes are free, ranges must not overlap.
+extern "C" __global__ void __launch_bounds__(THREADS) thaw_copy(const CopyRange* ranges) {
+    const CopyRange range = ranges[blockIdx.x];
+    const u64 unit = (range.from ^ range.to) % 16 ? 4 : 16;
+    const u64 head = min((unit - range.to % unit) % unit, range.nbytes);
+    const u64 from = range.from + head, to = range.to + head;
+    const u64 count = (range.nbytes - head) / unit;
     if (unit == 16) {
         for (u64 i = threadIdx.x; i < count; i += THREADS) ((uint4*)to)[i] = ((const uint4*)from)[i];
     } else {
@@ -188,9 +188,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) thaw_copy(const Part* part
             ((u32*)to)[i] = shift ? __funnelshift_r(words[i], words[i + 1], shift) : words[i];
     }
     const u64 tail = head + count * unit;
-    const u64 loose = head + part.nbytes - tail;
+    const u64 loose = head + range.nbytes - tail;
     for (u64 i = threadIdx.x; i < loose; i += THREADS) {
         const u64 at = i < head ? i : tail + i - head;
-        ((u8*)part.to)[at] = ((const u8*)part.from)[at];
+        ((u8*)range.to)[at] = ((const u8*)range.from)[at];
     }
 }

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Self
 
 import torch
 from thaw_format import (
@@ -34,14 +34,13 @@ from ..tensors.elements import copy_exactly
 from ..tensors.stated import settle
 from ..tensors.unfilled import warn_of_unfilled
 from .damage import named
+from .destination import Destination, Storages
 from .into_targets import plan_into
 from .matching import Match, literal, match, select_names, with_new_memory
 from .new_memory import is_worth_it, plan_ahead, plan_arena, plan_payload
 from .own_storages import plan_own
 from .plan import Made, RestorePlan
 
-Storages: TypeAlias = Literal["shared", "own"]
-"""Whether new tensors are views of one allocation, or each storage is one of its own."""
 _TO_THE_CALLER = 4
 """How many calls there are from a warning to who called `restore`."""
 
@@ -94,59 +93,30 @@ def restore(
         UnfilledWarning: the snapshot lacks buffers of a module to which nothing was written since
             it was made.
     """
-    _check_destination(into, device, storages, arena, names)
+    to = Destination(into, device, storages, arena, names, strict)
     if isinstance(path, Snapshot):
         if rank is not None:
             raise TypeError("give rank= with a path: a snapshot that is open is that of one rank")
-        return _restore(path, into, device, backend, names, strict, storages, arena, progress)
+        return _restore(path, to, backend, progress)
     found, place = recognize(path)
-    if into is None and names is None and rank is None and not isinstance(place, Path):
+    if to.takes_all and rank is None and not isinstance(place, Path):
         shard = found.open_unparsed(place)
         if shard is not None:
             with closing(shard.source):
                 if arena is not None or (storages == "shared" and is_worth_it(shard)):
-                    return _restore_ahead(shard, device, arena, backend, progress)
-                parsed = shard.parse()
-                return _restore(
-                    parsed, into, device, backend, names, strict, storages, arena, progress
-                )
+                    return _restore_ahead(shard, to, backend, progress)
+                return _restore(shard.parse(), to, backend, progress)
     with open_one(found, place, rank) as snapshot:
-        return _restore(snapshot, into, device, backend, names, strict, storages, arena, progress)
-
-
-def _check_destination(
-    into: nn.Module | Mapping[str, torch.Tensor] | None,
-    device: str | torch.device | None,
-    storages: Storages,
-    arena: torch.Tensor | None,
-    names: str | Sequence[str] | None,
-) -> None:
-    if into is not None and device is not None:
-        raise TypeError("give either into= or device=: tensors that are there have their device")
-    if storages not in get_args(Storages):
-        raise ValueError(f"storages is 'shared' or 'own', not {storages!r}")
-    if into is not None and storages != "shared":
-        raise TypeError("give either into= or storages=: tensors that are there have their storage")
-    if arena is None:
-        return
-    if into is not None or device is not None or storages != "shared" or names is not None:
-        raise TypeError(
-            "give arena= alone: it takes all tensors, as views of memory that is there already"
-        )
+        return _restore(snapshot, to, backend, progress)
 
 
 def _restore_ahead(
-    shard: UnparsedShard,
-    device: str | torch.device | None,
-    arena: torch.Tensor | None,
-    backend: str | Backend,
-    progress: Progress | None,
+    shard: UnparsedShard, to: Destination, backend: str | Backend, progress: Progress | None
 ) -> Restored:
     began = time.perf_counter()
-    where = arena.device if arena is not None else torch.device("cpu" if device is None else device)
     # Before any memory is taken.
-    mover = select_backend(backend, "read", where, shard.source.path, (shard.source,))
-    plan = plan_ahead(shard, where) if arena is None else plan_payload(shard, arena)
+    mover = select_backend(backend, "read", to.where, shard.source.path, (shard.source,))
+    plan = plan_ahead(shard, to.where) if to.arena is None else plan_payload(shard, to.arena)
     return _since(began, Prepared.of(plan, mover).restore(progress))
 
 
@@ -156,33 +126,28 @@ def _since(began: float, restored: Restored) -> Restored:
 
 
 def _restore(
-    snapshot: Snapshot,
-    into: nn.Module | Mapping[str, torch.Tensor] | None,
-    device: str | torch.device | None,
-    backend: str | Backend,
-    names: str | Sequence[str] | None,
-    strict: bool,
-    storages: Storages,
-    arena: torch.Tensor | None,
-    progress: Progress | None,
+    snapshot: Snapshot, to: Destination, backend: str | Backend, progress: Progress | None
 ) -> Restored:
     began = time.perf_counter()
-    if arena is not None:
+    if to.into is None:
+        prepared = Prepared.of(*_plan_new(snapshot, to, backend))
+    else:
+        prepared = prepare(snapshot, to.into, backend, names=to.names, strict=to.strict)
+    return _since(began, prepared.restore(progress))
+
+
+def _plan_new(
+    snapshot: Snapshot, to: Destination, backend: str | Backend
+) -> tuple[RestorePlan, Backend]:
+    # Before any memory is taken.
+    mover = select_backend(backend, "read", to.where, snapshot.path, snapshot.sources)
+    if to.arena is not None:
         if not isinstance(snapshot, ShardFile):
             raise TypeError(f"a snapshot of format {snapshot.format!r} has no payload for arena=")
-        return _since(began, Prepared.of(plan_payload(snapshot, arena), backend).restore(progress))
-    if into is None:
-        where = torch.device("cpu" if device is None else device)
-        # Before any memory is taken.
-        backend = select_backend(backend, "read", where, snapshot.path, snapshot.sources)
-        with collector_paused():
-            plan_new = plan_arena if storages == "shared" else plan_own
-            plan = plan_new(snapshot, select_names(snapshot.tensors, names), where)
-        restored = Prepared.of(plan, backend).restore(progress)
-    else:
-        prepared = prepare(snapshot, into, backend, names=names, strict=strict)
-        restored = prepared.restore(progress)
-    return _since(began, restored)
+        return plan_payload(snapshot, to.arena), mover
+    with collector_paused():
+        plan = plan_arena if to.storages == "shared" else plan_own
+        return plan(snapshot, select_names(snapshot.tensors, to.names), to.where), mover
 
 
 def prepare(

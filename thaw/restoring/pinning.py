@@ -24,7 +24,8 @@ from ..errors import BackendError, UnavailableBackendError
 from ..plugins.opening import open_snapshot
 from ..reports import Restored
 from ..seam.backend import Backend, Progress
-from .api import Storages, restore
+from .api import restore
+from .destination import Storages
 from .file_identity import PathIdentity
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ, which Python does not name

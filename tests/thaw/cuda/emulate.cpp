@@ -62,6 +62,6 @@ extern "C" void emulate_join(const Segment* segments, const u32* remainders, con
     launch(1, count, [=] { thaw_join(segments, remainders, runs, count, crcs); });
 }
 
-extern "C" void emulate_copy(const Part* parts, u32 count) {
+extern "C" void emulate_copy(const CopyRange* parts, u32 count) {
     launch(count, THREADS, [=] { thaw_copy(parts); });
 }

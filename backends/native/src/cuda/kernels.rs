@@ -23,7 +23,7 @@ pub struct Segment {
 /// Bytes to copy within device memory, between addresses of any alignment.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Part {
+pub struct CopyRange {
     pub from: u64,
     pub to: u64,
     pub nbytes: u64,

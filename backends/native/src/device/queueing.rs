@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering::Acquire, fence};
 use std::time::{Duration, Instant};
 
 use crate::cuda::Stream;
-use crate::cuda::kernels::{Kernels, Part, SEGMENT_NBYTES};
+use crate::cuda::kernels::{CopyRange, Kernels, SEGMENT_NBYTES};
 use crate::error::Result;
 use crate::memory::lane::{MAX_PARTS, Table};
 
@@ -94,9 +94,9 @@ pub unsafe fn scatter(
                 stream.synchronize()?;
                 count = 0;
             }
-            let place = (table.host as *mut Part).wrapping_add(count as usize);
+            let place = (table.host as *mut CopyRange).wrapping_add(count as usize);
             // SAFETY: the table has room for MAX_PARTS, and no kernel reads it now.
-            unsafe { place.write(Part { from, to, nbytes }) };
+            unsafe { place.write(CopyRange { from, to, nbytes }) };
             (count, from, to, left) = (count + 1, from + nbytes, to + nbytes, left - nbytes);
         }
     }
