@@ -1,20 +1,14 @@
 """Freeze and restore vLLM engines: `load_format="thaw"`, and engines at work.
 
+What takes an engine takes a `vllm.LLM`, or an `AsyncLLM`, and is awaited then.
+
 `freeze_model_tp`, `restore_model_tp`, `pin_model_tp` and `unpin_model_tp` are other names of
 `freeze_engine`, `restore_engine`, `pin_engine` and `unpin_engine`.
 """
 
-from thaw.vllm.engine import (
-    EngineComparison,
-    EngineReport,
-    freeze,
-    freeze_engine,
-    load,
-    pin_engine,
-    restore_engine,
-    unpin_engine,
-    verify,
-)
+from thaw.vllm.live import freeze_engine, pin_engine, restore_engine, unpin_engine, verify
+from thaw.vllm.offline import freeze, load
+from thaw.vllm.ranks import EngineComparison, EngineReport
 
 freeze_model_tp = freeze_engine
 restore_model_tp = restore_engine

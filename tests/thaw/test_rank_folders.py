@@ -12,7 +12,7 @@ import torch
 from thaw_format import find_staged, staging_folder
 
 import thaw
-from thaw.vllm.engine import _destination
+from thaw.vllm.ranks import destination
 
 ONE, TWO, THREE = ("ab" * 16, "cd" * 16, "ef" * 16)
 
@@ -251,7 +251,7 @@ def test_the_folder_that_holds_the_name_is_synced(
 def test_an_engine_that_fails_to_freeze_leaves_nothing(path: Path) -> None:
     freeze_all(path, 2, 1, ONE)
     thaw.finish_ranks(path)
-    with pytest.raises(KeyError), _destination(path, 2, TWO) as where:
+    with pytest.raises(KeyError), destination(path, 2, TWO) as where:
         assert where == str(path)
         freeze_rank(Path(where), 0, 2, 2, TWO)
         raise KeyError("rank 1")
@@ -261,13 +261,13 @@ def test_an_engine_that_fails_to_freeze_leaves_nothing(path: Path) -> None:
 
 def test_an_engine_freezes_over_a_snapshot_and_over_nothing_else(path: Path) -> None:
     for value, identity in enumerate((ONE, TWO)):
-        with _destination(path, 2, identity) as where:
+        with destination(path, 2, identity) as where:
             freeze_all(Path(where), 2, value, identity)
             thaw.finish_ranks(where, snapshot_id=identity)
         assert values_in(path) == [value, value]
     (path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError), _destination(path, 2, THREE):
+    with pytest.raises(FileExistsError), destination(path, 2, THREE):
         pass
-    with pytest.raises(thaw.ThawError, match="ends like"), _destination("x.safetensors", 1, ONE):
+    with pytest.raises(thaw.ThawError, match="ends like"), destination("x.safetensors", 1, ONE):
         pass
     assert (path / "notes.txt").exists()

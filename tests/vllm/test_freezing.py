@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import thaw
-from thaw.vllm import engine
+from thaw.vllm import offline
 
 
 class AskedError(Exception):
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def start(*_: Any) -> None:
         raise AskedError
 
-    monkeypatch.setattr(engine, "_freeze_by_workers", start)
+    monkeypatch.setattr(offline, "_freeze_by_workers", start)
     return found
 
 
@@ -50,7 +50,7 @@ def test_no_share_of_the_memory_is_asked_for_unless_one_is_given(
     options: dict[str, Any], share: float, asked: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(AskedError):
-        engine.freeze("llama", tmp_path / "a.thaw", **options)
+        offline.freeze("llama", tmp_path / "a.thaw", **options)
     assert 0 < asked["gpu_memory_utilization"] <= share
     assert asked["gpu_memory_utilization"] == options.get(
         "gpu_memory_utilization", asked["gpu_memory_utilization"]
@@ -59,10 +59,10 @@ def test_no_share_of_the_memory_is_asked_for_unless_one_is_given(
 
 def test_replicas_are_not_frozen_by_workers(asked: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(thaw.MismatchError, match="leave out data_parallel_size"):
-        engine.freeze("llama", tmp_path / "a.thaw", data_parallel_size=2)
+        offline.freeze("llama", tmp_path / "a.thaw", data_parallel_size=2)
 
 
 def test_workers_are_told_where_to_leave_word(asked: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(AskedError):
-        engine.freeze("llama", tmp_path / "a.thaw")
+        offline.freeze("llama", tmp_path / "a.thaw")
     assert asked["model_loader_extra_config"]["errors_to"]

@@ -108,7 +108,7 @@ def test_why_a_worker_could_not_freeze_reaches_who_asked(monkeypatch: pytest.Mon
 
 
 def test_the_old_word_for_the_stage_of_weights_still_counts(tmp_path: Path) -> None:
-    from thaw.vllm.engine import _stage
+    from thaw.vllm.offline import _stage
 
     assert (_stage(None, None), _stage("processed", None)) == ("loaded", "processed")
     with pytest.warns(DeprecationWarning, match="stage="):

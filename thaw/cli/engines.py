@@ -32,7 +32,7 @@ from .shapes import FrozenModelJSON
 from .text import count, escape, size
 
 if TYPE_CHECKING:
-    from thaw.vllm.engine import EngineReport
+    from thaw.vllm.ranks import EngineReport
 
 NEEDED = (
     "--model needs vLLM, which is not installed here: `pip install vllm`, or `pip install "
@@ -90,7 +90,7 @@ def _check(wish: Wish) -> None:
 
 
 def _freeze(wish: Wish, output: Output) -> EngineReport:
-    from thaw.vllm.engine import freeze
+    from thaw.vllm.offline import freeze
 
     engine = _parse(wish)
     engine.setdefault("use_tqdm_on_load", output.shows_progress)

@@ -21,7 +21,8 @@ from thaw.cli.app import app
 from thaw.cli.output import Output
 from thaw.cli.passing import divide
 from thaw.cli.shapes import FrozenModelJSON
-from thaw.vllm import engine
+from thaw.vllm import offline
+from thaw.vllm.ranks import EngineReport
 
 NAMES = ("model", "dtype", "max_model_len", "tensor_parallel_size", "trust_remote_code")
 
@@ -67,9 +68,9 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 def calls(vllm: None, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
-    def freeze(**options: Any) -> engine.EngineReport:
+    def freeze(**options: Any) -> EngineReport:
         found.append(options)
-        return engine.EngineReport(
+        return EngineReport(
             nbytes=3_000_000_000,
             elapsed_s=1.5,
             path=options["path"],
@@ -78,7 +79,7 @@ def calls(vllm: None, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             backends=("reference",),
         )
 
-    monkeypatch.setattr(engine, "freeze", freeze)
+    monkeypatch.setattr(offline, "freeze", freeze)
     return found
 
 
@@ -198,7 +199,7 @@ def test_what_goes_wrong_in_vllm_is_an_error(
     def fail(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(engine, "freeze", fail)
+    monkeypatch.setattr(offline, "freeze", fail)
     done = run("--model m -o OUT --json", tmp_path)
     assert (done.exit_code, done.stdout) == (1, "")
     found = json.loads(done.stderr)
@@ -228,12 +229,12 @@ def test_json_says_what_was_frozen(calls: list[dict[str, Any]], tmp_path: Path) 
 def test_ranks_are_counted_and_their_files_listed(
     calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, ranks: Path
 ) -> None:
-    def freeze(**options: Any) -> engine.EngineReport:
-        return engine.EngineReport(
+    def freeze(**options: Any) -> EngineReport:
+        return EngineReport(
             nbytes=32, elapsed_s=1, path=ranks, ranks=2, tensors=2, backends=("native", "native")
         )
 
-    monkeypatch.setattr(engine, "freeze", freeze)
+    monkeypatch.setattr(offline, "freeze", freeze)
     arguments = ["freeze", "--model", "m", "-tp", "2", "-o", str(ranks)]
     shown = CliRunner().invoke(app, arguments).stdout
     assert f"froze 2 tensors of 2 ranks, 32 B, to {ranks} in " in shown
@@ -249,15 +250,15 @@ def test_what_vllm_prints_goes_to_standard_error(
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    quiet = engine.freeze
+    quiet = offline.freeze
 
-    def freeze(**options: Any) -> engine.EngineReport:
+    def freeze(**options: Any) -> EngineReport:
         print("from Python")
         os.write(1, b"from a library\n")
         subprocess.run([sys.executable, "-c", "print('from a worker')"], check=True)
         return quiet(**options)
 
-    monkeypatch.setattr(engine, "freeze", freeze)
+    monkeypatch.setattr(offline, "freeze", freeze)
     done = run("--model m -o OUT", tmp_path)
     assert done.stdout.startswith("✓ froze 12 tensors, 3.0 GB, to ")
     assert len(done.stdout.splitlines()) == 1
