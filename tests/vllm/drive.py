@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from async_steps import AsyncSteps
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ENGINE: dict[str, Any] = {
     "skip_tokenizer_init": True,
@@ -38,10 +40,11 @@ TOKENS = 16
 _TASKS = ("embed", "token_embed", "classify", "token_classify")
 
 
-class Steps:
+class Steps(AsyncSteps):
     """What can be asked for. At most one engine lives at a time."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._llm: Any = None
 
     def save(self, name: str, folder: str = "", seed: int = 0) -> None:
@@ -76,6 +79,9 @@ class Steps:
         import thaw_vllm
 
         self._start(lambda: thaw_vllm.load(model, snapshot, **(ENGINE | engine)))
+
+    def start_async(self, **engine: Any) -> None:
+        self.async_start(**(ENGINE | engine))
 
     def _start(self, make: Callable[[], Any]) -> None:
         try:
