@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import importlib
 import inspect
 import json
 import pickle
@@ -128,3 +129,21 @@ def test_a_name_may_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(thaw, "verify", print)
         assert thaw.verify is print
     assert thaw.verify is original
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "name"),
+    [
+        ("thaw_safetensors.shard_file", "thaw_safetensors.part_file", "write_shard_file"),
+        ("thaw.vllm.identity", "thaw.vllm.weights.identity", "rank_shard"),
+        ("thaw.vllm.transfer", "thaw.vllm.weights.transfer", "prepare_state"),
+    ],
+)
+def test_modules_of_before_go_on_with_a_warning(before: str, now: str, name: str) -> None:
+    sys.modules.pop(before, None)
+    with pytest.warns(DeprecationWarning, match="now") as caught:
+        module = importlib.import_module(before)
+    assert getattr(module, name) is getattr(
+        importlib.import_module(now), name.replace("shard_file", "part_file")
+    )
+    assert len(caught) == 1
