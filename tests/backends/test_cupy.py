@@ -320,4 +320,4 @@ def test_a_piece_goes_straight_to_memory_that_holds_all_of_it(
     parts: list[tuple[int, int, int, bool]], address: int | None
 ) -> None:
     piece = thaw.Piece(100, 8, tuple(thaw.Part(*part) for part in parts), ())
-    assert thaw_cupy.backend.device_address(piece) == address
+    assert thaw_cupy.steps.device_address(piece) == address

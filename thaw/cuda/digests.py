@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from . import SEGMENT_NBYTES
 from .loading import entered, id_of, kernel
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _THREADS = 256
 _JOIN_THREADS = 32
