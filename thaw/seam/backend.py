@@ -125,7 +125,8 @@ class Backend(ABC):
     def start(self, reads: Sequence[Read], *, progress: Progress | None = None) -> Pending:
         """Begin what `read_all` does, and return while the bytes move.
 
-        It is the caller's current streams of now that it is ordered by.
+        It is the caller's current streams of now that it is ordered by. Sources have to stay open,
+        and memory left alone, until it is over: a descriptor that is closed may be another file's.
         """
         from .ordering import as_of_now
 
