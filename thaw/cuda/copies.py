@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import SEGMENT_NBYTES
 from .digests import cut_into_segments
 from .loading import entered, id_of, kernel
 
@@ -37,7 +36,7 @@ class DeviceCopies:
         if not copies:
             return None
         rows = np.array(copies, dtype=np.uint64)
-        which, firsts, sizes = cut_into_segments(rows[:, 2], SEGMENT_NBYTES)
+        which, firsts, sizes = cut_into_segments(rows[:, 2])
         parts = np.stack([rows[which, 0] + firsts, rows[which, 1] + firsts, sizes], axis=1)
         with self._device, entered(self._device.id, stream):
             table = self._cupy.asarray(parts)

@@ -76,7 +76,7 @@ class PendingDigests:
 def _cut(runs: Sequence[Run]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Cut every part into segments; return them, and the first segment and count of each run."""
     parts = np.array([part for run in runs for part in run], dtype=np.uint64).reshape(-1, 2)
-    which, starts, sizes = cut_into_segments(parts[:, 1], SEGMENT_NBYTES)
+    which, starts, sizes = cut_into_segments(parts[:, 1])
     segments = np.stack([parts[which, 0] + starts, sizes], axis=1)
     ends = np.searchsorted(which, np.arange(len(parts)), side="right")
     part_ends = np.cumsum([len(run) for run in runs], dtype=np.int64)
@@ -86,11 +86,11 @@ def _cut(runs: Sequence[Run]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.ui
 
 
 def cut_into_segments(
-    sizes: npt.NDArray[np.uint64], nbytes: int
+    sizes: npt.NDArray[np.uint64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Cut ranges of so many bytes; return of each segment its range, where it begins, its size."""
-    counts = -(-sizes.astype(np.int64) // nbytes)
+    counts = -(-sizes.astype(np.int64) // SEGMENT_NBYTES)
     which = np.repeat(np.arange(len(sizes)), counts)
     within = np.arange(len(which)) - (np.cumsum(counts) - counts)[which]
-    starts = within.astype(np.uint64) * np.uint64(nbytes)
-    return which, starts, np.minimum(sizes[which] - starts, nbytes)
+    starts = within.astype(np.uint64) * np.uint64(SEGMENT_NBYTES)
+    return which, starts, np.minimum(sizes[which] - starts, SEGMENT_NBYTES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -137,7 +137,8 @@ def read(
     progress: Progress | None,
 ) -> int:
     """Fill the extents of a plan; return how many chunks were checked."""
-    file.require(runs_to_read(plan)[-1][1])
+    last = replace(plan, extents=plan.extents[-1:])
+    file.require(runs_to_read(last)[-1][1])
     reading = Reading(device, file, plan.digests, path)
     moves = plan_moves(cut_read(plan, settings.piece_nbytes))
     planned = batches(moves, _BATCH_NBYTES, _STAGING_NBYTES)
