@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TypeAlias
 
@@ -27,30 +27,31 @@ def places_of(package: str, names: Mapping[str, str], **renamed: tuple[str, str]
     }
 
 
-def look_up(
-    package: str, places: Places, name: str, before: Mapping[str, str] | None = None
-) -> object:
-    """Import what a name of a package is, and keep it there.
+def looked_up(
+    package: str, places: Places, before: Mapping[str, str] | None = None
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return the `__getattr__` and `__dir__` of a package whose names are looked up.
+
+    A name is imported when it is first asked for, and kept. Others raise an `AttributeError`; one
+    of before goes on for a release, with a `DeprecationWarning`.
 
     Args:
-        before: names that others had before, which go on for a release.
-
-    Raises:
-        AttributeError: the package has no such name.
-
-    Warns:
-        DeprecationWarning: it is one of before.
+        before: names that others had before.
     """
-    owner = sys.modules[package]
-    if before and name in before:
-        warnings.warn(
-            f"{package}.{name} is called {before[name]} now", DeprecationWarning, stacklevel=3
-        )
-        return getattr(owner, before[name])
-    if name not in places:
-        message = f"module {package!r} has no attribute {name!r}"
-        raise AttributeError(message, name=name, obj=owner)
-    module, attribute = places[name]
-    value = getattr(import_module(module), attribute)
-    setattr(owner, name, value)
-    return value
+    owner, former = sys.modules[package], before or {}
+
+    def look_up(name: str) -> object:
+        if name in former:
+            warnings.warn(
+                f"{package}.{name} is called {former[name]} now", DeprecationWarning, stacklevel=2
+            )
+            return getattr(owner, former[name])
+        if name not in places:
+            message = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=owner)
+        module, attribute = places[name]
+        value = getattr(import_module(module), attribute)
+        setattr(owner, name, value)
+        return value
+
+    return look_up, lambda: sorted({*vars(owner), *places})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thaw_format.lookup import look_up, places_of
+from thaw_format.lookup import looked_up, places_of
 
 if TYPE_CHECKING:
     from .errors import CODES
@@ -41,13 +41,6 @@ _PLACES = places_of(
     },
 )
 
-
 # A type checker reads the imports above, and knows of a name that there is none.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        return look_up(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = looked_up(__name__, _PLACES)
