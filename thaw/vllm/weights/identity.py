@@ -163,32 +163,47 @@ def check_identity(snapshot: Snapshot, expected: Mapping[str, JSON]) -> None:
             f"{snapshot.path} was frozen by an older thaw, which recorded no more than a digest of "
             "the model's configuration: freeze it again with this one"
         )
-    differences = [
-        line
-        for field, value in expected.items()
-        for line in (
-            _config_differences(found[field], value)
-            if field == _CONFIG
-            else _field_differences(field, found.get(field), value)
-        )
-    ]
-    if differences:
+    if differences := identity_differences(found, expected, "the snapshot"):
         raise MismatchError.of(f"{snapshot.path} is not of this engine", differences)
 
 
-def _config_differences(recorded: Any, expected: Any) -> list[str]:
+def identity_differences(
+    found: Mapping[str, Any], expected: Mapping[str, JSON], what: str
+) -> list[str]:
+    """List the fields of an engine in which what was frozen differs, with both values.
+
+    Args:
+        found: the fields of what was frozen.
+        expected: those of the engine that wants it.
+        what: was frozen, for the lines.
+    """
+    return [
+        line
+        for field, value in expected.items()
+        for line in (
+            _config_differences(found.get(field), value, what)
+            if field == _CONFIG
+            else _field_differences(field, found.get(field), value, what)
+        )
+    ]
+
+
+def _config_differences(recorded: Any, expected: Any, what: str) -> list[str]:
+    if not is_recorded(recorded):
+        return [f"{_CONFIG} is not recorded in {what}"]
     here = Configuration(expected["stated"], expected["defaults"])
     return [
-        f"{_CONFIG}.{key} {theirs} in the snapshot, {ours} in this engine ({_ADVICE[_CONFIG]})"
+        f"{_CONFIG}.{key} {theirs} in {what}, {ours} in this engine ({_ADVICE[_CONFIG]})"
         for key, theirs, ours in compare_configurations(recorded, here)
     ]
 
 
-def _field_differences(field: str, recorded: object, expected: JSON) -> list[str]:
+def _field_differences(field: str, recorded: object, expected: JSON, what: str) -> list[str]:
     if recorded == expected:
         return []
     said = "not recorded" if recorded is None else recorded
-    return [f"{field} is {said} in the snapshot, {expected} in this engine ({_ADVICE[field]})"]
+    advice = f" ({_ADVICE[field]})" if field in _ADVICE else ""
+    return [f"{field} is {said} in {what}, {expected} in this engine{advice}"]
 
 
 def _recorded(snapshot: Snapshot) -> Mapping[str, Any]:

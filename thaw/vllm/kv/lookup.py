@@ -1,0 +1,134 @@
+"""Which session of a folder serves a request, and how far: by token ids, compared one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .binding import Binding, Difference, compare
+from .record import Session
+from .requests import Inputs
+
+INPUTS, WINDOW = "inputs", "window"
+_ITEM = 4
+"""The bytes of a token id."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A session, and why it is not one of this engine, if it is not."""
+
+    path: str
+    snapshot_id: str
+    session: Session
+    difference: Difference | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """The session that serves the most tokens of a request.
+
+    Attributes:
+        tokens: how many it serves; 0 if none does.
+        missed: why others, that begin like the request, do not serve it.
+    """
+
+    candidate: Candidate | None = None
+    tokens: int = 0
+    missed: tuple[tuple[str, Difference], ...] = ()
+
+
+class Sessions:
+    """The sessions that an engine may use, by how they begin.
+
+    Args:
+        unit: the tokens that each group of layers has whole blocks of.
+    """
+
+    def __init__(self, unit: int, candidates: Iterable[Candidate]) -> None:
+        self._unit = unit * _ITEM
+        self._by_start: dict[bytes, list[Candidate]] = {}
+        for each in candidates:
+            start = each.session.token_ids[: self._unit]
+            if len(start) == self._unit:
+                self._by_start.setdefault(start, []).append(each)
+
+    def may_serve(self, start: bytes) -> bool:
+        """Say whether any session begins with these tokens, of which a unit is enough."""
+        return start[: self._unit] in self._by_start
+
+    def find(self, tokens: bytes, inputs: Inputs, most: int) -> Match:
+        """Find the session that serves the most tokens of a request.
+
+        Args:
+            tokens: of the request, as `token_bytes` says them.
+            most: how many may be served.
+        """
+        unit = self._unit
+        limit = most * _ITEM // unit * unit
+        best: Candidate | None = None
+        served = 0
+        missed: list[tuple[str, Difference]] = []
+        for each in self._by_start.get(tokens[:unit], ()):
+            theirs = each.session.token_ids
+            end = min(limit, len(theirs) // unit * unit)
+            # What serves more than the best so far has to be like the request right behind it.
+            if end <= served or theirs[served : served + unit] != tokens[served : served + unit]:
+                continue
+            common = _common(theirs, tokens, served + unit, end, unit)
+            if common <= served:
+                continue
+            if why := each.difference or _difference(each.session, inputs, common // _ITEM):
+                missed.append((each.path, why))
+            else:
+                best, served = each, common
+        return Match(best, served // _ITEM, tuple(missed))
+
+
+def _common(one: bytes, other: bytes, begin: int, end: int, unit: int) -> int:
+    """Return how many bytes, in units up to `end`, are the same, by halving."""
+    if one[:begin] != other[:begin]:
+        return 0
+    least, most = begin // unit, end // unit
+    while least < most:
+        middle = -(-(least + most) // 2)
+        if one[least * unit : middle * unit] == other[least * unit : middle * unit]:
+            least = middle
+        else:
+            most = middle - 1
+    return least * unit
+
+
+def _difference(session: Session, inputs: Inputs, tokens: int) -> Difference | None:
+    """Say why a session does not serve a request that begins with its tokens."""
+    for name, theirs, ours in (
+        ("the adapter", session.adapter, inputs.adapter),
+        ("the cache salt", session.salt_sha256, inputs.salt_sha256),
+        (
+            "images and the like",
+            tuple(each for each in session.media if each.offset < tokens),
+            inputs.media_before(tokens),
+        ),
+    ):
+        if theirs != ours:
+            return Difference(INPUTS, f"{name} of the request differs")
+    for group in session.groups:
+        needed = 0 if group.window is None else max(0, tokens - group.window + 1)
+        if group.first_block * group.block_tokens > needed:
+            return Difference(
+                WINDOW,
+                f"of its sliding window of {group.window} tokens there is only the end, behind "
+                f"token {group.first_block * group.block_tokens}: it serves requests that begin "
+                "with all of it",
+            )
+    return None
+
+
+def candidates_of(
+    found: Iterable[tuple[str, str, Sequence[Session]]], bindings: Sequence[Binding]
+) -> list[Candidate]:
+    """Compare sessions, each a path, an id and what its ranks say, with an engine."""
+    return [
+        Candidate(path, snapshot_id, sessions[0], compare(sessions, bindings))
+        for path, snapshot_id, sessions in found
+    ]

@@ -1,0 +1,263 @@
+"""Loads and freezes of one rank: on threads and streams of their own, beside the engine's work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+import torch
+from thaw_format import (
+    DEFAULT_CHUNK_NBYTES,
+    Chunks,
+    Description,
+    FileTarget,
+    Layout,
+    Shard,
+    Snapshot,
+    ThawError,
+    make_staging_folder,
+    rank_file,
+    write_shard,
+)
+
+from ...plugins.choosing import select_backend
+from ...plugins.opening import open_snapshot
+from ...seam.backend import Transfer, written_digests
+from ...seam.plan import ReadPlan, WritePlan
+from ...version import __version__
+from .binding import Binding, compare
+from .layout import LayerCache, extents_of, file_layout, starts_in
+from .orders import Freeze, Load, Moved
+from .record import KIND, Group, Session
+
+GONE, DAMAGED, FAILED = "gone", "damaged", "failed"
+_LOADS, _FREEZES = 4, 1
+"""How many are under way at once."""
+
+_log = logging.getLogger("vllm.thaw")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rank:
+    """One rank of an engine, as loads and freezes need it.
+
+    Attributes:
+        binding: says what its sessions are bound to; it may take a moment.
+        backend: what moves the bytes; see `thaw backends`.
+    """
+
+    shard: Shard
+    caches: Mapping[str, LayerCache]
+    binding: Callable[[], Binding]
+    backend: str = "auto"
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.caches.values())).memory.device
+
+
+@dataclass(slots=True)
+class Ended:
+    """What has ended since it was asked for the last time; by request."""
+
+    loads: dict[str, Moved] = field(default_factory=dict)
+    freezes: dict[str, Moved] = field(default_factory=dict)
+
+
+class Transfers:
+    """Runs loads and freezes of a rank."""
+
+    def __init__(self, rank: Rank) -> None:
+        self._rank = rank
+        self._loading = ThreadPoolExecutor(_LOADS, "thaw-load")
+        self._freezing = ThreadPoolExecutor(_FREEZES, "thaw-freeze")
+        self._lock = threading.Lock()
+        self._under_way: set[Future[None]] = set()
+        self._ended = Ended()
+
+    def load(self, order: Load) -> None:
+        """Begin a load, behind what the caller's stream holds."""
+        self._begin(self._loading, self._ended.loads, order, self._load)
+
+    def freeze(self, order: Freeze) -> None:
+        """Begin a freeze, behind what the caller's stream holds."""
+        self._begin(self._freezing, self._ended.freezes, order, self._freeze)
+
+    def take_ended(self) -> Ended:
+        with self._lock:
+            ended = Ended(dict(self._ended.loads), dict(self._ended.freezes))
+            self._ended.loads.clear()
+            self._ended.freezes.clear()
+        return ended
+
+    def fence(self) -> None:
+        """Wait until nothing is under way."""
+        with self._lock:
+            under_way = set(self._under_way)
+        wait(under_way)
+
+    def close(self) -> None:
+        self._loading.shutdown()
+        self._freezing.shutdown()
+
+    def _begin(
+        self,
+        pool: ThreadPoolExecutor,
+        ended: dict[str, Moved],
+        order: Load | Freeze,
+        move: Callable[[Load | Freeze], Moved],
+    ) -> None:
+        stream = _behind_caller(self._rank.device)
+
+        def run() -> None:
+            began = time.perf_counter()
+            try:
+                with torch.cuda.stream(stream):
+                    moved = move(order)
+            except (ThawError, OSError, ValueError, TypeError) as error:
+                moved = self._failed(order, error, time.perf_counter() - began)
+            with self._lock:
+                ended[order.request_id] = moved
+
+        future = pool.submit(run)
+        with self._lock:
+            self._under_way.add(future)
+        future.add_done_callback(self._forget)
+
+    def _forget(self, future: Future[None]) -> None:
+        with self._lock:
+            self._under_way.discard(future)
+
+    def _failed(self, order: Load | Freeze, error: Exception, elapsed_s: float) -> Moved:
+        what = "load" if isinstance(order, Load) else "freeze"
+        reason = FAILED
+        if isinstance(order, Load):
+            gone = isinstance(error, FileNotFoundError)
+            reason = GONE if gone else DAMAGED if isinstance(error, ValueError) else FAILED
+        _log.warning("the %s of session %s failed: %s", what, order.path, error)
+        return Moved(
+            self._rank.shard.rank,
+            order.path,
+            order.snapshot_id,
+            elapsed_s=elapsed_s,
+            reason=reason,
+            error=f"{type(error).__name__}: {error}",
+        )
+
+    def _load(self, order: Load | Freeze) -> Moved:
+        assert isinstance(order, Load)
+        began = time.perf_counter()
+        rank = self._rank
+        with open_snapshot(order.path, rank=rank.shard.rank) as snapshot:
+            if snapshot.snapshot_id != order.snapshot_id:
+                raise FileNotFoundError(f"{order.path} is another session by now")
+            session = Session.of(snapshot)
+            _check(session, rank.binding())
+            groups = [
+                (group.layers, blocks)
+                for group, blocks in zip(session.groups, order.groups, strict=True)
+            ]
+            extents = extents_of(rank.caches, groups, starts_in(snapshot))
+            moved = self._read(snapshot, ReadPlan(extents, snapshot.digests[0]))
+        return Moved(
+            rank.shard.rank,
+            order.path,
+            order.snapshot_id,
+            extents.nbytes,
+            time.perf_counter() - began,
+            moved.route,
+        )
+
+    def _read(self, snapshot: Snapshot, plan: ReadPlan) -> Transfer:
+        if not plan.extents:
+            return Transfer("none")
+        device, sources = self._rank.device, snapshot.sources
+        mover = select_backend(self._rank.backend, "read", device, snapshot.path, sources)
+        return mover.read(sources[0], plan)
+
+    def _freeze(self, order: Load | Freeze) -> Moved:
+        assert isinstance(order, Freeze)
+        began = time.perf_counter()
+        rank, binding = self._rank, self._rank.binding()
+        session = _session(order, binding)
+        layout = file_layout(rank.caches, session.groups)
+        description = Description(
+            kind=KIND,
+            shard=rank.shard,
+            producer={"name": "thaw", "version": __version__},
+            metadata=session.record(),
+            chunk_nbytes=DEFAULT_CHUNK_NBYTES,
+            snapshot_id=bytes.fromhex(order.snapshot_id),
+        )
+        path = _file(order, rank.shard)
+        mover = select_backend(rank.backend, "write", rank.device, path)
+        routes: list[str] = []
+
+        def write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequence[int]:
+            starts = {
+                name: chunks.offset + layout.storages[spec.storage].offset
+                for name, spec in layout.tensors.items()
+            }
+            groups = [
+                (group.layers, blocks)
+                for group, blocks in zip(session.groups, order.groups, strict=True)
+            ]
+            done = mover.write(target, WritePlan(extents_of(rank.caches, groups, starts), chunks))
+            routes.append(done.route)
+            return written_digests(mover, done, chunks)
+
+        write_shard(path, layout, description, write_payload)
+        nbytes = sum(storage.nbytes for storage in layout.storages)
+        elapsed_s = time.perf_counter() - began
+        return Moved(
+            rank.shard.rank, order.path, order.snapshot_id, nbytes, elapsed_s, routes[-1]
+        )
+
+
+def _behind_caller(device: torch.device) -> torch.cuda.Stream | None:
+    """Make a stream that begins once the caller's has done what it was given up to now."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream
+
+
+def _check(session: Session, binding: Binding) -> None:
+    """See once more that a session is one of this rank: weights may be others by now."""
+    if difference := compare([session], [binding]):
+        raise ThawError(difference.line)
+
+
+def _session(order: Freeze, binding: Binding) -> Session:
+    groups = tuple(
+        Group(
+            each.kind, each.block_tokens, each.window, first, len(blocks.numbers), each.layers
+        )
+        for each, first, blocks in zip(
+            binding.groups, order.first_blocks, order.groups, strict=True
+        )
+    )
+    return Session(
+        token_ids=order.token_ids,
+        hashes=order.hashes,
+        groups=groups,
+        layers=binding.layers,
+        fingerprint=binding.fingerprint,
+        engine=binding.engine,
+        adapter=order.adapter,
+        salt_sha256=order.salt_sha256,
+        media=order.media,
+    )
+
+
+def _file(order: Freeze, shard: Shard) -> str:
+    if shard.size == 1:
+        return order.path
+    folder = make_staging_folder(order.path, order.snapshot_id)
+    return os.fspath(folder / rank_file(shard.rank, shard.size))
