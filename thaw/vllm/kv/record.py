@@ -2,101 +2,48 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Self
 
-from thaw_format import JSON, FormatError, ManifestError, Snapshot
+from thaw_format import JSON, Snapshot, naming
 
-KIND = "kv"
-KEY = "session"
-MAJOR = 1
-_SHA256 = re.compile("[0-9a-f]{64}")
-_BYTES = re.compile("(?:[0-9a-f]{2})+")
-_Value = TypeVar("_Value")
+from .checks import (
+    check_groups,
+    check_hashes,
+    check_layers,
+    check_media,
+    check_tensors,
+    count_tokens,
+)
+from .members import Members
+from .parsing import (
+    KEY,
+    KIND,
+    MAJOR,
+    parse_adapter,
+    parse_group,
+    parse_hashes,
+    parse_layer,
+    parse_media,
+    session_members,
+)
+from .parts import Adapter, Group, Hashes, Layer, Media
+from .rules import session_error
 
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """How the engine lays out one layer's cache: compared whole, and never converted.
-
-    Attributes:
-        shape: of the layer's cache as its attention backend sees it; None for the rows.
-        order: the dimensions of `shape` by their strides, the widest first.
-        rows_per_block: how many rows, which is what kernels call a block, are a block of the cache.
-        backend: the name of the attention backend.
-        cache_dtype: what the engine calls the elements; the tensor of the layer has their width.
-    """
-
-    shape: tuple[int | None, ...]
-    order: tuple[int, ...]
-    rows_per_block: int
-    backend: str
-    cache_dtype: str
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """The dimensions of a row in the file, the widest stride first."""
-        return tuple(size for axis in self.order if (size := self.shape[axis]) is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Layers whose blocks are dealt out together.
-
-    Attributes:
-        kind: "full" or "sliding-window".
-        block_tokens: how many tokens' keys and values a block holds.
-        window: how many tokens back a sliding window reaches; None for full attention.
-        first_block: the first block that is stored, counted from the session's start; all from
-            there to its end are.
-        blocks: how many are stored.
-        layers: names, each that of a tensor too.
-    """
-
-    kind: str
-    block_tokens: int
-    window: int | None
-    first_block: int
-    blocks: int
-    layers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hashes:
-    """The chain of hashes by which the engine that froze a session knew its blocks.
-
-    Attributes:
-        algorithm: as vLLM names it.
-        seed: what stood for the parent of the first block.
-        block_tokens: how many tokens a hash covers beyond its parent.
-        values: one after the other.
-    """
-
-    algorithm: str
-    seed: bytes
-    block_tokens: int
-    values: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """An image or the like whose placeholders are among the tokens."""
-
-    identifier: str
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA adapter: its name, and a digest of what it is."""
-
-    name: str
-    sha256: str
+__all__ = [
+    "KEY",
+    "KIND",
+    "MAJOR",
+    "Adapter",
+    "Group",
+    "Hashes",
+    "Layer",
+    "Media",
+    "Session",
+    "check_ranks",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,4 +101,68 @@ class Session:
         Raises:
             FormatError: it holds none, or one that breaks a rule of the profile.
         """
-        raise NotImplementedError
+        with naming(snapshot.path):
+            session = cls._parsed(session_members(snapshot))
+            session._check(snapshot)
+        return session
+
+    @classmethod
+    def _parsed(cls, said: Members) -> Self:
+        return cls(
+            token_ids=said.base64("token_ids"),
+            hashes=parse_hashes(said.object("hashes")),
+            groups=tuple(parse_group(each) for each in said.objects("groups")),
+            layers={name: parse_layer(each) for name, each in said.named_objects("layers").items()},
+            fingerprint=said.sha256("fingerprint"),
+            engine=said.object("engine").raw,
+            adapter=parse_adapter(said),
+            salt_sha256=None if said.is_null("salt_sha256") else said.sha256("salt_sha256"),
+            media=tuple(parse_media(each) for each in said.objects("media")),
+        )
+
+    def _check(self, snapshot: Snapshot) -> None:
+        tokens = count_tokens(self.token_ids)
+        check_hashes(self.hashes, tokens)
+        check_groups(self.groups, tokens)
+        check_layers(self.groups, self.layers)
+        check_media(self.media, tokens)
+        check_tensors(self.groups, self.layers, snapshot)
+
+
+def check_ranks(sessions: Sequence[Session]) -> None:
+    """Check that the ranks of a snapshot hold parts of one session (rule KV-22).
+
+    Args:
+        sessions: of all ranks, in their order.
+
+    Raises:
+        FormatError: two ranks differ in what they have to say alike.
+    """
+    first = _said_alike(sessions[0])
+    for rank, session in enumerate(sessions):
+        for name, value in _said_alike(session).items():
+            if value != first[name]:
+                message = f"{name!r} of rank {rank} is not that of rank 0"
+                raise session_error("session-ranks", message)
+
+
+def _said_alike(session: Session) -> dict[str, object]:
+    return {
+        "token_ids": session.token_ids,
+        "hashes": session.hashes,
+        "groups": [replace(group, layers=()) for group in session.groups],
+        "adapter": session.adapter,
+        "salt_sha256": session.salt_sha256,
+        "media": session.media,
+    }
+
+
+def _text(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+def _said(part: Layer | Group | Media | Adapter) -> dict[str, JSON]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(part).items()
+    }
