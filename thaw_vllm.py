@@ -6,6 +6,8 @@ What takes an engine takes a `vllm.LLM`, or an `AsyncLLM`, and is awaited then.
 `freeze_engine`, `restore_engine`, `pin_engine` and `unpin_engine`.
 """
 
+from typing import Any
+
 from thaw.vllm.live import freeze_engine, pin_engine, restore_engine, unpin_engine, verify
 from thaw.vllm.offline import freeze, load
 from thaw.vllm.ranks import EngineComparison, EngineReport
@@ -30,3 +32,12 @@ __all__ = [
     "unpin_model_tp",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # vLLM takes its connector from here; it imports vLLM, which takes long.
+    if name == "ThawConnector":
+        from thaw.vllm.kv.connector import ThawConnector
+
+        return ThawConnector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
@@ -14,11 +15,14 @@ from ..plugins.opening import open_snapshot
 from ..restoring.pinning import PinnedSnapshot, pin
 from .answers import REPORT, Answer, answering
 from .readiness import check_alone, check_awake
+from .weights.fingerprint import fingerprint_of
 from .weights.identity import LOADED, PROCESSED, check_identity, identify, rank_shard, stage_of
 from .weights.scratch import clear_scratch
 from .weights.transfer import PreparedState, compare_state, freeze_state, prepare_state
 
 _AGENT = "_thaw_agent"
+_workers: dict[int, weakref.ref[Any]] = {}
+"""Workers of this process, by the identity of the configuration that each was given."""
 
 
 class Agent:
@@ -35,6 +39,7 @@ class Agent:
         self.pinned: dict[str, PinnedSnapshot] = {}
         self.broken: str | None = None
         self.prepared: tuple[PreparedState, ExitStack] | None = None
+        self._fingerprint: str | None = None
 
     @classmethod
     def of(cls, worker: Any) -> Self:
@@ -50,6 +55,22 @@ class Agent:
     def rank(self) -> int:
         """That of vLLM's world, by which answers are told apart."""
         return int(self._worker.rank)
+
+    def fingerprint(self) -> str:
+        """Digest the weights of this rank as they stand, once until they change.
+
+        Raises:
+            ThawError: they are undefined, or asleep.
+        """
+        if self._fingerprint is None:
+            check_awake()
+            self._check_whole()
+            self._fingerprint = fingerprint_of(self._worker.get_model())
+        return self._fingerprint
+
+    def weights_change(self) -> None:
+        """Forget the fingerprint: weights are about to change, or have."""
+        self._fingerprint = None
 
     @answering
     def freeze(
@@ -113,6 +134,7 @@ class Agent:
             path = prepared.tensors.plan.path
             # Whatever happens from here on: only a restore that ends well clears it.
             self.broken = f"a restore from {path} did not end well"
+            self.weights_change()
             report = prepared.restore()
             clear_scratch(self._worker.get_model())
         if torch.cuda.is_initialized():
@@ -200,6 +222,18 @@ class Agent:
         if self.prepared is not None:
             (_, stack), self.prepared = self.prepared, None
             stack.close()
+
+
+def know(worker: Any) -> None:
+    """Let what is given a worker's configuration find the worker's agent."""
+    _workers[id(worker.vllm_config)] = weakref.ref(worker)
+
+
+def agent_with(vllm_config: Any) -> Agent:
+    """Return the agent of the worker that has a configuration."""
+    worker = _workers[id(vllm_config)]()
+    assert worker is not None
+    return Agent.of(worker)
 
 
 VERBS = {

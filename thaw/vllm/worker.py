@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
-from .agent import VERBS, Agent
+from .agent import VERBS, Agent, know
 from .answers import Answer
 from .weights.configuration import keep_configuration
 
@@ -35,6 +35,7 @@ def keep_configurations(worker_class: type) -> None:
     def noting(worker: Any, *args: Any, **kwargs: Any) -> None:
         start(worker, *args, **kwargs)
         keep_configuration(worker.model_config)
+        know(worker)
 
     setattr(noting, _NOTING, True)
     worker_class.__init__ = noting  # type: ignore[misc]

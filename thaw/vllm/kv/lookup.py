@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .binding import Binding, Difference, compare
+from .binding import Difference
+from .folder import Entry
 from .record import Session
 from .requests import Inputs
 
@@ -18,10 +20,21 @@ _ITEM = 4
 class Candidate:
     """A session, and why it is not one of this engine, if it is not."""
 
-    path: str
-    snapshot_id: str
-    session: Session
+    entry: Entry
     difference: Difference | None
+
+    @property
+    def path(self) -> str:
+        return os.fspath(self.entry.path)
+
+    @property
+    def snapshot_id(self) -> str:
+        return str(self.entry.snapshot_id)
+
+    @property
+    def session(self) -> Session:
+        """What its first rank says; that is what all have in common."""
+        return self.entry.sessions[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,13 +135,3 @@ def _difference(session: Session, inputs: Inputs, tokens: int) -> Difference | N
                 "with all of it",
             )
     return None
-
-
-def candidates_of(
-    found: Iterable[tuple[str, str, Sequence[Session]]], bindings: Sequence[Binding]
-) -> list[Candidate]:
-    """Compare sessions, each a path, an id and what its ranks say, with an engine."""
-    return [
-        Candidate(path, snapshot_id, sessions[0], compare(sessions, bindings))
-        for path, snapshot_id, sessions in found
-    ]

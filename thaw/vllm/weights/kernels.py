@@ -21,6 +21,7 @@ from thaw_format import JSON, Snapshot
 from torch import nn
 
 from ...errors import MismatchError
+from .fingerprint import noting_fingerprint
 from .identity import kernels_in
 from .verified import VERIFIED
 
@@ -73,14 +74,15 @@ def note_kernels(model: nn.Module) -> None:
 
 
 def note_when_loaded(loader_class: type) -> None:
-    """Have a class of loaders, and those derived from it, note the kernels of what they load."""
+    """Have a class of loaders, and those derived from it, note what becomes of what they load."""
     load = loader_class.load_model  # type: ignore[attr-defined]
     if hasattr(load, _NOTING):
         return
 
     @wraps(load)
-    def loading(loader: Any, *args: Any, **kwargs: Any) -> Any:
-        model = load(loader, *args, **kwargs)
+    def loading(loader: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> Any:
+        with noting_fingerprint(loader, vllm_config):
+            model = load(loader, vllm_config, *args, **kwargs)
         note_kernels(model)
         return model
 

@@ -6,17 +6,27 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from thaw_format import dtype_name
 from thaw_format.checksum import crc32c, host_buffer
+from torch import nn
 
+from ...errors import MismatchError
 from ...tensors.elements import bytes_of
+from .state import ModelState, take_state
 
 PIECE_NBYTES = 4 << 20
+_LORA = re.compile(r"(^|\.)(lora_|punica_wrapper)")
+_WRAPPED = ".base_layer"
+"""What vLLM puts into the names of weights that an adapter may join."""
 
 _log = logging.getLogger("vllm.thaw")
 
@@ -70,3 +80,66 @@ def _crcs(pieces: list[torch.Tensor], device: torch.device) -> list[int]:
         _log.warning("CuPy is not installed: weights are copied to the host to be digested")
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "thaw-fingerprint") as pool:
         return list(pool.map(lambda piece: crc32c(host_buffer(piece.cpu())), pieces))
+
+
+_noted: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+"""Fingerprints of weights as they were before a library took them into memory of its own."""
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """Digest the weights of a vLLM model as they stand on this rank.
+
+    Adapters are left out: they come and go, and sessions name theirs.
+
+    Raises:
+        MismatchError: a library keeps weights where they cannot be read.
+    """
+    state = take_state(model)
+    if not _is_readable(state):
+        if model not in _noted:
+            raise MismatchError(
+                "this engine packed weights into memory of oneDNN, where they cannot be digested"
+            )
+        return _noted[model]
+    return fingerprint(_own(state))
+
+
+def note_fingerprint(model: nn.Module) -> None:
+    """Digest the weights of a model now, for a time when they cannot be read any more."""
+    _noted[model] = fingerprint(_own(take_state(model)))
+
+
+@contextmanager
+def noting_fingerprint(loader: Any, vllm_config: Any) -> Iterator[None]:
+    """Note the fingerprint of what a loader loads in a block, where it may not be readable later.
+
+    On a CPU vLLM has a library pack weights, right after they were loaded.
+    """
+    if vllm_config.kv_transfer_config is None or vllm_config.device_config.device_type != "cpu":
+        yield
+        return
+    load = loader.load_weights
+
+    def loading(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = load(model, *args, **kwargs)
+        note_fingerprint(model)
+        return result
+
+    loader.load_weights = loading
+    try:
+        yield
+    finally:
+        del loader.load_weights
+
+
+def _own(state: ModelState) -> dict[str, torch.Tensor]:
+    return {
+        name.replace(_WRAPPED, ""): tensor
+        for name, tensor in state.tensors.items()
+        if not _LORA.search(name)
+    }
+
+
+def _is_readable(state: ModelState) -> bool:
+    whole = all(tensor.numel() or tensor.device.type != "cpu" for tensor in state.tensors.values())
+    return whole and not state.handles

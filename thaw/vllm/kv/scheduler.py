@@ -1,0 +1,380 @@
+"""The scheduler's side of the connector: which sessions serve which requests, and what is frozen."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thaw_format import ThawError, staging_folder
+
+from ...freezing import finish_ranks
+from ..ranks import absolute
+from . import releases
+from .binding import Binding, Difference, compare
+from .counts import Counts
+from .folder import Entry, Folder, read_entry, safe_name
+from .layout import Blocks
+from .lookup import INPUTS, Candidate, Match, Sessions
+from .orders import Answers, Freeze, Load, Moved, Orders
+from .record import Hashes
+from .requests import Adapters, Asked, Inputs, inputs_of, token_bytes
+from .settings import Settings
+
+_NULL_BLOCK = 0
+"""The number of the block that stands where a sliding window has passed."""
+_EMBEDDED = Difference(INPUTS, "the request has prompt embeddings")
+
+_log = logging.getLogger("vllm.thaw")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loading:
+    """A load under way: tokens of a session that others may wait for."""
+
+    candidate: Candidate
+    tokens: int
+
+
+class SessionScheduler:
+    """Decides, for each request, what is loaded and frozen; workers do it.
+
+    Args:
+        block_tokens: of each group of layers.
+        hash_tokens: how many tokens a hash of vLLM's covers.
+        algorithm: of those hashes.
+        world_size: how many ranks there are.
+        held_back: how many tokens at the end of a prefix drafting needs to compute again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        block_tokens: Sequence[int],
+        hash_tokens: int,
+        algorithm: str,
+        world_size: int,
+        held_back: int = 0,
+    ) -> None:
+        self.counts = Counts()
+        self._settings = settings
+        self._folder = Folder(Path(settings.sessions))
+        self._block_tokens, self._hash_tokens = tuple(block_tokens), hash_tokens
+        self._unit = math.lcm(hash_tokens, *block_tokens)
+        self._algorithm, self._world_size, self._held_back = algorithm, world_size, held_back
+        self._adapters = Adapters()
+        self._bindings: tuple[Binding, ...] | None = None
+        self._heard: dict[int, Binding | str] = {}
+        self._asked_for_binding = False
+        self._entries: tuple[Entry, ...] | None = None
+        self._sessions: Sessions | None = None
+        self._failed: set[str] = set()
+        self._matches: dict[str, Match] = {}
+        self._loading: dict[str, Loading] = {}
+        self._freezing: dict[str, Freeze] = {}
+        self._reasons: dict[str, str] = {}
+        self._answers: dict[str, list[Moved]] = {}
+        self._said: set[tuple[str, str]] = set()
+        self._orders = Orders()
+        self._sealing = ThreadPoolExecutor(1, "thaw-seal")
+
+    # What vLLM's scheduler asks
+
+    def matched_tokens(self, request: Any, computed: int) -> int | None:
+        """Say how many tokens beyond those that are computed a session serves; None: ask again."""
+        self._matches.pop(request.request_id, None)
+        try:
+            asked = Asked.of(request.kv_transfer_params)
+        except ValueError as error:
+            self._note(request, INPUTS, str(error))
+            return 0
+        if asked.skip:
+            return 0
+        if request.prompt_embeds is not None:
+            self._miss(request, "", _EMBEDDED)
+            return 0
+        most = (request.num_tokens - 1) // self._unit * self._unit - self._held_back
+        if most <= computed:
+            return 0
+        found = self._match(request, asked, most)
+        if found is None or (found.tokens > computed and self._is_under_way(found, computed)):
+            return None
+        for path, difference in found.missed:
+            self._miss(request, path, difference)
+        if found.tokens <= computed:
+            return 0
+        self._matches[request.request_id] = found
+        return found.tokens - computed
+
+    def allocated(
+        self, request: Any, block_ids: Sequence[Sequence[int]], external_tokens: int
+    ) -> None:
+        """Order the load of a request's blocks, now that it has some."""
+        found = self._matches.pop(request.request_id, None)
+        if not external_tokens or found is None or found.candidate is None:
+            return
+        computed = found.tokens - external_tokens
+        groups = tuple(
+            _between(ids, computed // size, found.tokens // size, group.first_block)
+            for ids, size, group in zip(
+                block_ids, self._block_tokens, found.candidate.session.groups, strict=True
+            )
+        )
+        candidate = found.candidate
+        order = Load(request.request_id, candidate.path, candidate.snapshot_id, groups)
+        self._orders.loads.append(order)
+        self._loading[request.request_id] = Loading(candidate, found.tokens)
+        self._reasons.pop(request.request_id, None)
+        self._folder.touch(candidate.entry)
+        self.counts.add("load_tokens", external_tokens)
+
+    def take_orders(self) -> Orders:
+        """Return what workers have to do in this step."""
+        orders, self._orders = self._orders, Orders()
+        orders.wants_binding = self._bindings is None and self._asked_for_binding
+        return orders
+
+    def hear(self, answers: Answers) -> None:
+        """Take what workers answered."""
+        if answers.bindings:
+            self._heard |= answers.bindings
+            self._bind()
+        for request_id, moved in answers.loads.items():
+            if loading := self._loading.get(request_id):
+                self._heard_load(request_id, loading, moved)
+        for request_id, moved in answers.freezes.items():
+            self._answers.setdefault(request_id, []).extend(moved)
+            if len(self._answers[request_id]) == self._world_size:
+                self._frozen(request_id, self._answers.pop(request_id))
+
+    def received(self, request_id: str) -> None:
+        """Take note that all ranks have ended the load of a request."""
+        self._loading.pop(request_id, None)
+
+    def finished(
+        self, request: Any, block_ids: Sequence[Sequence[int]], ended_well: bool
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Order the freeze of a request that asks for it; say whether its blocks have to stay."""
+        self._matches.pop(request.request_id, None)
+        said: dict[str, Any] = {}
+        if reason := self._reasons.pop(request.request_id, None):
+            said["missed"] = reason
+        try:
+            asked = Asked.of(request.kv_transfer_params)
+            if asked.freeze is not None:
+                if not ended_well:
+                    raise ThawError("the request was aborted")
+                order = self._freeze(request, block_ids, asked)
+                self._orders.freezes.append(order)
+                self._freezing[request.request_id] = order
+                said |= {"session": order.path, "snapshot_id": order.snapshot_id}
+                said |= {"tokens": len(order.token_ids) // 4}
+        except (ThawError, ValueError, OSError) as error:
+            _log.warning("request %s was not frozen: %s", request.request_id, error)
+            self.counts.add("freeze_failures")
+            said["error"] = str(error)
+        stays = request.request_id in self._freezing
+        return stays, {"thaw": said} if said else None
+
+    def reset(self) -> None:
+        """Forget what ranks have said: weights may be others by now."""
+        self._bindings, self._heard = None, {}
+        self._sessions = None
+        self._failed.clear()
+
+    def close(self) -> None:
+        self._sealing.shutdown()
+
+    # Finding
+
+    def _match(self, request: Any, asked: Asked, most: int) -> Match | None:
+        """Find the session for a request; None while ranks have not said what they are bound to."""
+        if asked.restore is not None:
+            sessions = self._only(request, asked.restore)
+        else:
+            sessions = self._known()
+        if sessions is None:
+            return Match() if self._asked_for_binding_failed() else None
+        tokens = request.all_token_ids
+        if not sessions.may_serve(token_bytes(tokens[: self._unit])):
+            return Match()
+        try:
+            inputs = inputs_of(request, self._adapters)
+        except OSError as error:
+            return Match(missed=((asked.restore or "", Difference(INPUTS, str(error))),))
+        return sessions.find(token_bytes(tokens), inputs, most)
+
+    def _known(self) -> Sessions | None:
+        """Return what the folder has, compared with this engine."""
+        entries = self._folder.scan() if self._folder.changed() else self._entries or ()
+        if entries is not self._entries or self._sessions is None:
+            found = [each for each in entries if each.snapshot_id not in self._failed]
+            if not any(each.sessions for each in found):
+                # Nothing to compare: ranks need not be asked.
+                return Sessions(self._unit, ())
+            if self._bindings is None:
+                self._asked_for_binding = True
+                return None
+            self._sessions = Sessions(self._unit, self._candidates(found))
+            self._entries = entries
+        return self._sessions
+
+    def _only(self, request: Any, name: str) -> Sessions | None:
+        if self._bindings is None:
+            self._asked_for_binding = True
+            return None
+        try:
+            entry = read_entry(self._path(name))
+        except (ThawError, OSError) as error:
+            self._note(request, "gone", str(error))
+            return Sessions(self._unit, ())
+        if entry is None or entry.error is not None:
+            said = "there is no such session" if entry is None else entry.error
+            self._note(request, "gone", f"{name}: {said}")
+            return Sessions(self._unit, ())
+        return Sessions(self._unit, self._candidates([entry]))
+
+    def _candidates(self, entries: Sequence[Entry]) -> list[Candidate]:
+        assert self._bindings is not None
+        return [
+            Candidate(each, compare(each.sessions, self._bindings))
+            for each in entries
+            if each.sessions
+        ]
+
+    def _is_under_way(self, match: Match, computed: int) -> bool:
+        """Say whether another request loads what this one wants, so that it is read once."""
+        assert match.candidate is not None
+        theirs = match.candidate.session.token_ids
+        return any(
+            min(each.tokens, match.tokens) > computed
+            and each.candidate.session.token_ids[: self._unit * 4] == theirs[: self._unit * 4]
+            for each in self._loading.values()
+        )
+
+    def _bind(self) -> None:
+        if len(self._heard) < self._world_size:
+            return
+        said = [self._heard[rank] for rank in sorted(self._heard)]
+        failed = [each for each in said if isinstance(each, str)]
+        if failed:
+            _log.warning("no session can be used: %s", failed[0])
+        self._bindings = tuple(each for each in said if isinstance(each, Binding))
+        self._asked_for_binding = False
+
+    def _asked_for_binding_failed(self) -> bool:
+        return self._bindings is not None and len(self._bindings) < self._world_size
+
+    def _heard_load(self, request_id: str, loading: Loading, moved: Sequence[Moved]) -> None:
+        for each in moved:
+            if each.reason:
+                self._failed.add(each.snapshot_id)
+                self._sessions = None
+                self.counts.miss(each.reason)
+                self._reasons[request_id] = f"{each.path}: {each.error}"
+
+    # Freezing
+
+    def _freeze(self, request: Any, block_ids: Sequence[Sequence[int]], asked: Asked) -> Freeze:
+        if request.prompt_embeds is not None:
+            raise ThawError("a session cannot hold prompt embeddings")
+        assert asked.freeze is not None
+        computed = min(request.num_computed_tokens, request.num_tokens - 1)
+        if asked.tokens is not None:
+            computed = min(computed, asked.tokens)
+        tokens = computed // self._unit * self._unit
+        if not tokens:
+            raise ThawError(f"it has not one whole block of {self._unit} tokens")
+        stored = [
+            _stored(ids, tokens // size)
+            for ids, size in zip(block_ids, self._block_tokens, strict=True)
+        ]
+        inputs = inputs_of(request, self._adapters)
+        hashes = request.block_hashes[: tokens // self._hash_tokens]
+        path = self._path(asked.freeze)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Freeze(
+            request.request_id,
+            absolute(path),
+            secrets.token_hex(16),
+            token_bytes(request.all_token_ids[:tokens]),
+            Hashes(
+                self._algorithm, releases.none_hash(), self._hash_tokens, b"".join(hashes)
+            ),
+            tuple(blocks for _, blocks in stored),
+            tuple(first for first, _ in stored),
+            inputs.adapter,
+            inputs.salt_sha256,
+            inputs.media_before(tokens),
+        )
+
+    def _frozen(self, request_id: str, moved: Sequence[Moved]) -> None:
+        """Seal what all ranks have frozen, or remove it."""
+        order = self._freezing.pop(request_id)
+        failed = [each for each in moved if each.reason]
+        self._sealing.submit(self._seal, order, failed)
+
+    def _seal(self, order: Freeze, failed: Sequence[Moved]) -> None:
+        path = Path(order.path)
+        try:
+            if failed:
+                shutil.rmtree(staging_folder(path, order.snapshot_id), ignore_errors=True)
+                return
+            if self._world_size > 1:
+                finish_ranks(path, snapshot_id=order.snapshot_id)
+            if self._settings.max_bytes:
+                for each in self._folder.prune(self._settings.max_bytes, keep=(path.stem,)):
+                    _log.info("removed session %s: the folder was full", each.name)
+        except (ThawError, OSError) as error:
+            _log.warning("session %s was not sealed: %s", path, error)
+
+    def _path(self, name: str) -> Path:
+        """Find the file of a session that a request names."""
+        if os.sep in name:
+            path, folder = Path(absolute(name)), Path(absolute(self._settings.sessions))
+            if not self._settings.any_path and path.parent != folder:
+                raise ThawError(
+                    f"{name} is not in {folder}: requests name sessions of that folder, unless the "
+                    "connector's any_path is set"
+                )
+            return path
+        return Path(absolute(self._settings.sessions)) / safe_name(name)
+
+    # Saying why
+
+    def _miss(self, request: Any, path: str, difference: Difference) -> None:
+        self.counts.miss(difference.reason)
+        self._note(request, difference.reason, f"{path}: {difference.line}" if path else "")
+        if (path, difference.reason) not in self._said:
+            self._said.add((path, difference.reason))
+            _log.warning("session %s is not used: %s", path, difference.line)
+
+    def _note(self, request: Any, reason: str, line: str) -> None:
+        self._reasons.setdefault(request.request_id, line or reason)
+
+
+def _between(ids: Sequence[int], start: int, end: int, first: int) -> Blocks:
+    """Pair a request's blocks with those of a session, but where nothing is to be loaded."""
+    places = [place for place in range(start, end) if ids[place] != _NULL_BLOCK]
+    return Blocks([place - first for place in places], [ids[place] for place in places])
+
+
+def _stored(ids: Sequence[int], count: int) -> tuple[int, Blocks]:
+    """Choose the blocks to store of the first `count`: all behind the last that is gone.
+
+    Raises:
+        ThawError: the last one is gone.
+    """
+    gone = [place for place in range(count) if place >= len(ids) or ids[place] == _NULL_BLOCK]
+    first = gone[-1] + 1 if gone else 0
+    if first >= count:
+        raise ThawError("its sliding window has passed all whole blocks")
+    return first, Blocks(list(range(count - first)), list(ids[first:count]))

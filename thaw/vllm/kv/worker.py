@@ -1,0 +1,155 @@
+"""A worker's side of the connector: it runs what the scheduler orders, and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from thaw_format import JSON, ThawError
+
+from ..agent import Agent, agent_with
+from ..weights.identity import PROCESSED, identify, rank_shard
+from . import releases
+from .binding import Binding
+from .counts import Counts
+from .layout import LayerCache
+from .orders import Answers, Load, Moved, Orders
+from .settings import Settings
+from .specs import group_of, spec_of
+from .transfers import Rank, Transfers
+
+
+class SessionWorker:
+    """Loads and freezes the blocks of one rank."""
+
+    def __init__(self, vllm_config: Any, kv_cache_config: Any, settings: Settings) -> None:
+        self.counts = Counts()
+        self._config, self._settings = vllm_config, settings
+        # Before the worker adds to them layers that share the cache of others.
+        self._groups = [
+            (group_of(each), each) for each in kv_cache_config.kv_cache_groups
+        ]
+        self._blocks = kv_cache_config.num_blocks
+        self._transfers: Transfers | None = None
+        self._binding: Binding | None = None
+        self._caches: dict[str, LayerCache] = {}
+        self._loads: dict[str, Load] = {}
+        self._answers = Answers()
+        self._failed: set[str] = set()
+        self._failed_blocks: set[int] = set()
+
+    def register(self, kv_caches: Mapping[str, torch.Tensor]) -> None:
+        """Take the memory of the engine's caches.
+
+        Raises:
+            ThawError: rows of one are not what the engine says.
+        """
+        layers = self._config.compilation_config.static_forward_context
+        cache_dtype = str(self._config.cache_config.cache_dtype)
+        for group, vllm_group in self._groups:
+            for name in group.layers:
+                cache, layer = kv_caches[name], layers[name]
+                axis = releases.block_axis(layer, spec_of(vllm_group, name), cache_dtype)
+                self._caches[name] = LayerCache.of(
+                    cache,
+                    axis,
+                    self._blocks,
+                    backend=layer.get_attn_backend().get_name(),
+                    cache_dtype=cache_dtype,
+                )
+        shard = rank_shard(self._config, self._agent.rank)
+        rank = Rank(shard, self._caches, self._bound, self._settings.backend)
+        self._transfers = Transfers(rank)
+
+    def take(self, orders: Orders) -> None:
+        """Begin what is ordered."""
+        if self._transfers is None:
+            return
+        if orders.wants_binding:
+            self._answer_binding()
+        for load in orders.loads:
+            self._loads[load.request_id] = load
+            self._transfers.load(load)
+        for freeze in orders.freezes:
+            self._transfers.freeze(freeze)
+
+    def take_ended(self) -> tuple[set[str], set[str]]:
+        """Return the requests whose freezes, and whose loads, have ended since the last time."""
+        if self._transfers is None:
+            return set(), set()
+        ended = self._transfers.take_ended()
+        for request_id, moved in ended.loads.items():
+            self._count("load", moved)
+            self._answers.loads[request_id] = [moved]
+            order = self._loads.pop(request_id)
+            if moved.reason:
+                self._failed.add(request_id)
+                self._failed_blocks |= {each for group in order.groups for each in group.numbers}
+        for request_id, moved in ended.freezes.items():
+            self._count("freeze", moved)
+            self._answers.freezes[request_id] = [moved]
+        return set(ended.freezes), set(ended.loads)
+
+    def take_failed(self) -> set[str]:
+        failed, self._failed = self._failed, set()
+        self._failed_blocks.clear()
+        return failed
+
+    def take_failed_blocks(self) -> set[int]:
+        blocks, self._failed_blocks = self._failed_blocks, set()
+        self._failed.clear()
+        return blocks
+
+    def take_answers(self) -> Answers | None:
+        answers, self._answers = self._answers, Answers()
+        return answers if answers.bindings or answers.loads or answers.freezes else None
+
+    def fence(self) -> None:
+        """Wait until no load and no freeze is under way."""
+        if self._transfers is not None:
+            self._transfers.fence()
+
+    def close(self) -> None:
+        if self._transfers is not None:
+            self._transfers.close()
+
+    @property
+    def _agent(self) -> Agent:
+        return agent_with(self._config)
+
+    def _bound(self) -> Binding:
+        """Say what sessions of this rank are bound to, as of now."""
+        agent = self._agent
+        fingerprint = agent.fingerprint()
+        if self._binding is None or self._binding.fingerprint != fingerprint:
+            self._binding = Binding(
+                agent.rank,
+                fingerprint,
+                self._engine(),
+                tuple(group for group, _ in self._groups),
+                {name: cache.layer for name, cache in self._caches.items()},
+            )
+        return self._binding
+
+    def _engine(self) -> Mapping[str, JSON]:
+        config = self._config
+        return identify(config, config.model_config, self._agent.rank, PROCESSED)
+
+    def _answer_binding(self) -> None:
+        said: Binding | str
+        try:
+            said = self._bound()
+        except (ThawError, TypeError, ValueError) as error:
+            said = f"rank {self._agent.rank}: {error}"
+        self._answers.bindings[self._agent.rank] = said
+
+    def _count(self, what: str, moved: Moved) -> None:
+        if moved.reason:
+            self.counts.add(f"{what}_failures")
+            return
+        self.counts.add(f"{what}s")
+        self.counts.add(f"{what}_bytes", moved.nbytes)
+        self.counts.add(f"{what}_seconds", moved.elapsed_s)
+
+
