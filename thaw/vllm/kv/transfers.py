@@ -121,6 +121,8 @@ class Transfers:
                     moved = move(order)
             except (ThawError, OSError, ValueError, TypeError) as error:
                 moved = self._failed(order, error, time.perf_counter() - began)
+            if not moved.reason:
+                _log_end(order, moved)
             with self._lock:
                 ended[order.request_id] = moved
 
@@ -162,8 +164,12 @@ class Transfers:
                 (group.layers, blocks)
                 for group, blocks in zip(session.groups, order.groups, strict=True)
             ]
+            opened = time.perf_counter()
             extents = extents_of(rank.caches, groups, starts_in(snapshot))
+            planned = time.perf_counter()
             moved = self._read(snapshot, ReadPlan(extents, snapshot.digests[0]))
+            read = time.perf_counter()
+            print(f"TT open {opened-began:.4f} plan {planned-opened:.4f} read {read-planned:.4f} extents {len(extents)} {extents.nbytes/1e9/(read-planned):.1f} GB/s", flush=True)
         return Moved(
             rank.shard.rank,
             order.path,
@@ -217,6 +223,18 @@ class Transfers:
         return Moved(
             rank.shard.rank, order.path, order.snapshot_id, nbytes, elapsed_s, routes[-1]
         )
+
+
+def _log_end(order: Load | Freeze, moved: Moved) -> None:
+    _log.info(
+        "%s session %s: %.1f MB in %.4f s (%.1f GB/s, %s)",
+        "loaded from" if isinstance(order, Load) else "froze",
+        order.path,
+        moved.nbytes / 1e6,
+        moved.elapsed_s,
+        moved.nbytes / 1e9 / max(moved.elapsed_s, 1e-9),
+        moved.route,
+    )
 
 
 def _behind_caller(device: torch.device) -> torch.cuda.Stream | None:
