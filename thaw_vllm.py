@@ -6,11 +6,15 @@ What takes an engine takes a `vllm.LLM`, or an `AsyncLLM`, and is awaited then.
 `freeze_engine`, `restore_engine`, `pin_engine` and `unpin_engine`.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from thaw.vllm.kv.sessions import SessionReport, freeze_session, restore_session
 from thaw.vllm.live import freeze_engine, pin_engine, restore_engine, unpin_engine, verify
 from thaw.vllm.offline import freeze, load
 from thaw.vllm.ranks import EngineComparison, EngineReport
+
+if TYPE_CHECKING:
+    from thaw.vllm.kv.connector import ThawConnector
 
 freeze_model_tp = freeze_engine
 restore_model_tp = restore_engine
@@ -20,14 +24,18 @@ unpin_model_tp = unpin_engine
 __all__ = [
     "EngineComparison",
     "EngineReport",
+    "SessionReport",
+    "ThawConnector",
     "freeze",
     "freeze_engine",
     "freeze_model_tp",
+    "freeze_session",
     "load",
     "pin_engine",
     "pin_model_tp",
     "restore_engine",
     "restore_model_tp",
+    "restore_session",
     "unpin_engine",
     "unpin_model_tp",
     "verify",

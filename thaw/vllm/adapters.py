@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
@@ -127,10 +128,30 @@ class _Blocking(Engine):
         """Find nothing to object to: this process is the only one that the engine listens to."""
 
     async def reset_prefix_cache(self) -> bool:
-        return bool(self._llm.reset_prefix_cache())
+        return bool(self._llm.reset_prefix_cache(reset_connector=True))
 
     async def reset_encoder_cache(self) -> None:
         self._llm.llm_engine.reset_encoder_cache()
+
+    @property
+    def longest(self) -> int:
+        return int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
+
+    async def tokenize(self, text: str) -> list[int]:
+        return list(self._llm.get_tokenizer().encode(text))
+
+    async def generate(
+        self, prompt: Mapping[str, Any], asked: Mapping[str, Any], lora_request: Any
+    ) -> Any:
+        found = self._llm.generate(
+            [prompt], _one_token(asked), use_tqdm=False, lora_request=lora_request
+        )
+        return found[0]
+
+    async def settle(self) -> None:
+        core = getattr(self._llm.llm_engine.engine_core, "engine_core", None)
+        while core is not None and core.scheduler.has_requests():
+            self._llm.llm_engine.step()
 
 
 class _Awaited(Engine):
@@ -197,7 +218,37 @@ class _Awaited(Engine):
             )
 
     async def reset_prefix_cache(self) -> bool:
-        return bool(await self._llm.reset_prefix_cache())
+        return bool(await self._llm.reset_prefix_cache(reset_connector=True))
 
     async def reset_encoder_cache(self) -> None:
         await self._llm.reset_encoder_cache()
+
+    @property
+    def longest(self) -> int:
+        return int(self._llm.vllm_config.model_config.max_model_len)
+
+    async def tokenize(self, text: str) -> list[int]:
+        return list(self._llm.get_tokenizer().encode(text))
+
+    async def generate(
+        self, prompt: Mapping[str, Any], asked: Mapping[str, Any], lora_request: Any
+    ) -> Any:
+        request_id = f"thaw-{secrets.token_hex(8)}"
+        outputs = self._llm.generate(
+            prompt, _one_token(asked), request_id, lora_request=lora_request
+        )
+        return [output async for output in outputs][-1]
+
+    async def settle(self) -> None:
+        """Do nothing: the engine runs by itself."""
+
+
+def _one_token(asked: Mapping[str, Any]) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        detokenize=False,
+        extra_args={"kv_transfer_params": {"thaw": dict(asked)}},
+    )

@@ -32,6 +32,7 @@ class Agent:
         pinned: snapshots whose pages are locked here, by the path that they were asked for by.
         prepared: a restore of which everything is decided, and what keeps its file open.
         broken: why the weights are undefined, if they are.
+        caches_are_old: whether blocks in the cache may be of weights of before.
     """
 
     def __init__(self, worker: Any) -> None:
@@ -39,6 +40,7 @@ class Agent:
         self.pinned: dict[str, PinnedSnapshot] = {}
         self.broken: str | None = None
         self.prepared: tuple[PreparedState, ExitStack] | None = None
+        self.caches_are_old = False
         self._fingerprint: str | None = None
 
     @classmethod
@@ -69,8 +71,17 @@ class Agent:
         return self._fingerprint
 
     def weights_change(self) -> None:
-        """Forget the fingerprint: weights are about to change, or have."""
+        """Take note that weights are about to change, or have."""
+        self._fingerprint, self.caches_are_old = None, True
+
+    def weights_leave(self) -> None:
+        """Take note that weights leave memory, or come back: the engine resets its caches then."""
         self._fingerprint = None
+
+    def fence(self) -> None:
+        """Wait until no session is loaded or frozen on this rank."""
+        if (found := _session_worker()) is not None:
+            found.fence()
 
     @answering
     def freeze(
@@ -106,7 +117,7 @@ class Agent:
         self._forget()
         check_awake()
         check_alone(self._worker)
-        if self._worker.vllm_config.kv_transfer_config is not None:
+        if self._worker.vllm_config.kv_transfer_config is not None and _session_worker() is None:
             raise ThawError(
                 "an engine with a kv_transfer_config keeps blocks of the old weights outside of "
                 "its cache, where they would outlive a swap: swap the weights of one without"
@@ -132,6 +143,7 @@ class Agent:
         (prepared, stack), self.prepared = self.prepared, None
         with stack:
             path = prepared.tensors.plan.path
+            self.fence()
             # Whatever happens from here on: only a restore that ends well clears it.
             self.broken = f"a restore from {path} did not end well"
             self.weights_change()
@@ -187,6 +199,24 @@ class Agent:
                 )
             return {"differences": differences, "tensors": len(snapshot.tensors)}
 
+    @answering
+    def session_frozen(self, snapshot_id: str) -> Answer:
+        """Say whether the freeze of a session has ended on this rank, and how."""
+        return self._moved(_sessions().frozen.get(snapshot_id))
+
+    @answering
+    def session_loaded(self, request_id: str) -> Answer:
+        """Say what was loaded from a session for a request; nothing if it was cached."""
+        return self._moved(_sessions().loaded.get(request_id)) | {"ended": True}
+
+    @staticmethod
+    def _moved(moved: Any) -> Answer:
+        if moved is None:
+            return {"ended": False, "nbytes": 0, "elapsed_s": 0.0}
+        if moved.reason:
+            raise ThawError(moved.error)
+        return {"ended": True, "nbytes": moved.nbytes, "elapsed_s": moved.elapsed_s}
+
     def _check_whole(self) -> None:
         if self.broken:
             raise ThawError(
@@ -224,6 +254,20 @@ class Agent:
             stack.close()
 
 
+def _session_worker() -> Any:
+    """Return the worker's side of this process's connector, if that is one of thaw."""
+    from vllm.distributed import kv_transfer
+
+    found = kv_transfer.get_kv_transfer_group() if kv_transfer.has_kv_transfer_group() else None
+    return getattr(found, "session_worker", None)
+
+
+def _sessions() -> Any:
+    if (found := _session_worker()) is None:
+        raise ThawError("this engine has no sessions: start it with ThawConnector")
+    return found
+
+
 def know(worker: Any) -> None:
     """Let what is given a worker's configuration find the worker's agent."""
     _workers[id(worker.vllm_config)] = weakref.ref(worker)
@@ -241,6 +285,7 @@ VERBS = {
     for method in (
         *(Agent.freeze, Agent.frozen, Agent.prepare, Agent.restore, Agent.forget),
         *(Agent.pin, Agent.unpin, Agent.compare),
+        *(Agent.session_frozen, Agent.session_loaded),
     )
 }
 

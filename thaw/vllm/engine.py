@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -85,3 +85,26 @@ class Engine(ABC):
     @abstractmethod
     async def reset_encoder_cache(self) -> None:
         """Forget what encoders made of images and the like."""
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """How many tokens prompt and answer may have together."""
+
+    @abstractmethod
+    async def tokenize(self, text: str) -> list[int]:
+        """Make token ids of a prompt, as the engine does of those of requests."""
+
+    @abstractmethod
+    async def generate(
+        self, prompt: Mapping[str, Any], asked: Mapping[str, Any], lora_request: Any
+    ) -> Any:
+        """Run a request for one token; return vLLM's `RequestOutput`.
+
+        Args:
+            asked: what the request asks of sessions (`kv.requests.Asked`).
+        """
+
+    @abstractmethod
+    async def settle(self) -> None:
+        """Have an engine that stands still between requests take note of transfers that ended."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 
 from thaw_format import ThawError
 
@@ -24,6 +25,8 @@ from .ranks import (
     report,
 )
 from .serving import undefined_weights
+
+_RESET_S, _EVERY_S = 10.0, 0.01
 
 
 @for_engines
@@ -75,8 +78,7 @@ async def restore_engine(
     where = absolute(path)
     async with undefined_weights(llm, where, wait_s, lambda: _prepare(llm, where, backend)):
         answers = checked(await llm.ask("restore"))
-        if not await llm.reset_prefix_cache():
-            raise ThawError("the prefix cache of the old weights could not be reset")
+        await _reset_prefix_cache(llm)
         await llm.reset_encoder_cache()
     return report(where, answers)
 
@@ -86,6 +88,16 @@ async def _prepare(engine: Engine, where: str, backend: str) -> None:
     if any("error" in answer for answer in answers):
         await engine.ask("forget")
     checked(answers)
+
+
+async def _reset_prefix_cache(engine: Engine) -> None:
+    """Forget the blocks of the old weights; a freeze that has just ended may hold some still."""
+    deadline_s = time.monotonic() + _RESET_S
+    await engine.settle()
+    while not await engine.reset_prefix_cache():
+        if time.monotonic() > deadline_s:
+            raise ThawError("the prefix cache of the old weights could not be reset")
+        await engine.wait(_EVERY_S)
 
 
 @for_engines

@@ -29,6 +29,7 @@ def load(
     backend: str = "auto",
     verify: bool = False,
     allow_unverified: bool = False,
+    sessions: str | os.PathLike[str] | None = None,
     **engine: Any,
 ) -> LLM:
     """Start an engine whose weights come from a snapshot.
@@ -39,9 +40,13 @@ def load(
         backend: what moves the bytes; see `thaw backends`.
         verify: whether every tensor is compared with the snapshot again after loading.
         allow_unverified: whether a processed snapshot may be of kernels that were never compared.
+        sessions: a folder of KV sessions, which serve requests and which requests are frozen to.
         engine: other arguments of `vllm.LLM`.
     """
     from vllm import LLM
+
+    if sessions is not None:
+        engine = {"kv_transfer_config": connector_to(sessions), **engine}
 
     with RaisingCause() as cause:
         extra = {"snapshot": absolute(path), "backend": backend, "verify": verify}
@@ -53,6 +58,16 @@ def load(
             tensor_parallel_size=tensor_parallel_size,
             **engine,
         )
+
+
+def connector_to(sessions: str | os.PathLike[str]) -> dict[str, Any]:
+    """Make the `kv_transfer_config` of an engine that only this program asks."""
+    return {
+        "kv_connector": "ThawConnector",
+        "kv_connector_module_path": "thaw_vllm",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"sessions": absolute(sessions), "any_path": True},
+    }
 
 
 def freeze(

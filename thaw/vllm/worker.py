@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -10,6 +11,8 @@ from .answers import Answer
 from .weights.configuration import keep_configuration
 
 _NOTING = "_thaw_notes_configurations"
+_MOVING, _CHANGING = ("sleep", "wake_up"), ("reload_weights", "update_weights")
+"""Methods of vLLM's workers that let go of weights or take them back, and that change them."""
 
 
 def thaw(worker: Any, verb: str, *args: Any, **kwargs: Any) -> Answer:
@@ -20,6 +23,27 @@ def thaw(worker: Any, verb: str, *args: Any, **kwargs: Any) -> Answer:
 def add_method(worker_class: type) -> None:
     """Give a class of workers this method."""
     setattr(worker_class, thaw.__name__, thaw)
+
+
+def _watch_weights(worker: Any) -> None:
+    """Have a worker's agent know when vLLM itself moves or changes the weights."""
+    for names, note in ((_MOVING, Agent.weights_leave), (_CHANGING, Agent.weights_change)):
+        for name in names:
+            if hasattr(worker, name):
+                setattr(worker, name, _noting_before(worker, name, note))
+
+
+def _noting_before(worker: Any, name: str, note: Callable[[Agent], None]) -> Callable[..., Any]:
+    method = getattr(worker, name)
+
+    @wraps(method)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        agent = Agent.of(worker)
+        agent.fence()
+        note(agent)
+        return method(*args, **kwargs)
+
+    return noting
 
 
 def keep_configurations(worker_class: type) -> None:
@@ -36,6 +60,7 @@ def keep_configurations(worker_class: type) -> None:
         start(worker, *args, **kwargs)
         keep_configuration(worker.model_config)
         know(worker)
+        _watch_weights(worker)
 
     setattr(noting, _NOTING, True)
     worker_class.__init__ = noting  # type: ignore[misc]

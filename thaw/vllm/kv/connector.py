@@ -64,9 +64,7 @@ class ThawConnector(base.KVConnectorBase_V1, base.SupportsHMA):
         found = self._scheduler.matched_tokens(request, num_computed_tokens)
         return found, bool(found)
 
-    def update_state_after_alloc(
-        self, request: Any, blocks: Any, num_external_tokens: int
-    ) -> None:
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         assert self._scheduler is not None
         self._scheduler.allocated(request, blocks.get_block_ids(), num_external_tokens)
 
@@ -106,7 +104,8 @@ class ThawConnector(base.KVConnectorBase_V1, base.SupportsHMA):
     # A worker's side
 
     @property
-    def worker(self) -> SessionWorker | None:
+    def session_worker(self) -> SessionWorker | None:
+        """What does the work in this worker; None in the scheduler."""
         return self._worker
 
     def register_kv_caches(self, kv_caches: Mapping[str, torch.Tensor]) -> None:

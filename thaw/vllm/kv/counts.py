@@ -26,6 +26,8 @@ _COUNTERS = {
 class Counts(KVConnectorStats):
     """Counts since they were taken for the last time: numbers by name, misses by reason."""
 
+    data: dict[str, Any]
+
     def add(self, name: str, count: float = 1) -> None:
         self.data[name] = self.data.get(name, 0) + count
 

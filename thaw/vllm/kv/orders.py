@@ -58,11 +58,13 @@ class Orders(KVConnectorMetadata):
 
     Attributes:
         wants_binding: whether ranks are to say what sessions of this engine are bound to.
+        reset: whether the caches were reset, so that all blocks are of the weights of now.
     """
 
     loads: list[Load] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     wants_binding: bool = False
+    reset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +112,4 @@ class Answers(KVConnectorWorkerMetadata):
 def _joined(
     one: Mapping[str, list[Moved]], other: Mapping[str, list[Moved]]
 ) -> dict[str, list[Moved]]:
-    return {key: [*one.get(key, ()), *other.get(key, ())] for key in one | other}
+    return {key: [*one.get(key, ()), *other.get(key, ())] for key in {*one, *other}}

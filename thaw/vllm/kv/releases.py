@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from functools import wraps
 from typing import Any
 
-
 _MENDED = "_thaw_takes_failed_loads"
 
 
@@ -35,11 +34,6 @@ def none_hash() -> bytes:
     return bytes(kv_cache_utils.NONE_HASH)
 
 
-def is_in_process(engine: Any) -> bool:
-    """Say whether the core of an `LLMEngine` runs in the caller's process, and stands still."""
-    return hasattr(engine.engine_core, "engine_core")
-
-
 def take_failed_loads(scheduler_class: type) -> None:
     """Have a scheduler compute again what failed to load, where layers are of several groups.
 
@@ -64,7 +58,9 @@ def take_failed_loads(scheduler_class: type) -> None:
         failed, tokens = set(), 0
         for request in requests:
             groups = scheduler.kv_cache_manager.get_block_ids(request.request_id)
-            if request.request_id not in scheduled and any(not invalid.isdisjoint(each) for each in groups):
+            if request.request_id not in scheduled and any(
+                not invalid.isdisjoint(each) for each in groups
+            ):
                 failed.add(request.request_id)
                 tokens += request.num_computed_tokens
                 # All of it again: the scheduler then lets go of the blocks.

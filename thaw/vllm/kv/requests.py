@@ -43,7 +43,7 @@ class Asked:
         asked = parameters.get(_ASKED) if isinstance(parameters, Mapping) else None
         if asked is None:
             return cls()
-        if not isinstance(asked, Mapping) or not _KNOWN >= set(asked):
+        if not isinstance(asked, Mapping) or not set(asked) <= _KNOWN:
             raise ValueError(
                 f'kv_transfer_params["{_ASKED}"] is {asked!r}, expected an object with some of '
                 f"{', '.join(sorted(_KNOWN))}"

@@ -1,4 +1,4 @@
-"""The scheduler's side of the connector: which sessions serve which requests, and what is frozen."""
+"""The scheduler's side of the connector: which session serves a request, and what is frozen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from .layout import Blocks
 from .lookup import INPUTS, Candidate, Match, Sessions
 from .orders import Answers, Freeze, Load, Moved, Orders
 from .record import Hashes
-from .requests import Adapters, Asked, Inputs, inputs_of, token_bytes
+from .requests import Adapters, Asked, inputs_of, token_bytes
 from .settings import Settings
 
 _NULL_BLOCK = 0
@@ -73,10 +73,11 @@ class SessionScheduler:
         self._adapters = Adapters()
         self._bindings: tuple[Binding, ...] | None = None
         self._heard: dict[int, Binding | str] = {}
-        self._asked_for_binding = False
+        self._asked_for_binding = self._was_reset = False
         self._entries: tuple[Entry, ...] | None = None
         self._sessions: Sessions | None = None
-        self._failed: set[str] = set()
+        self._failed: dict[str, Entry] = {}
+        self._gave_up: set[str] = set()
         self._matches: dict[str, Match] = {}
         self._loading: dict[str, Loading] = {}
         self._freezing: dict[str, Freeze] = {}
@@ -96,7 +97,7 @@ class SessionScheduler:
         except ValueError as error:
             self._note(request, INPUTS, str(error))
             return 0
-        if asked.skip:
+        if asked.skip or request.request_id in self._gave_up:
             return 0
         if request.prompt_embeds is not None:
             self._miss(request, "", _EMBEDDED)
@@ -140,6 +141,7 @@ class SessionScheduler:
         """Return what workers have to do in this step."""
         orders, self._orders = self._orders, Orders()
         orders.wants_binding = self._bindings is None and self._asked_for_binding
+        orders.reset, self._was_reset = self._was_reset, False
         return orders
 
     def hear(self, answers: Answers) -> None:
@@ -164,11 +166,14 @@ class SessionScheduler:
     ) -> tuple[bool, dict[str, Any] | None]:
         """Order the freeze of a request that asks for it; say whether its blocks have to stay."""
         self._matches.pop(request.request_id, None)
+        self._gave_up.discard(request.request_id)
         said: dict[str, Any] = {}
         if reason := self._reasons.pop(request.request_id, None):
             said["missed"] = reason
         try:
             asked = Asked.of(request.kv_transfer_params)
+            if asked.restore is not None:
+                said["request_id"] = request.request_id
             if asked.freeze is not None:
                 if not ended_well:
                     raise ThawError("the request was aborted")
@@ -186,7 +191,7 @@ class SessionScheduler:
 
     def reset(self) -> None:
         """Forget what ranks have said: weights may be others by now."""
-        self._bindings, self._heard = None, {}
+        self._bindings, self._heard, self._was_reset = None, {}, True
         self._sessions = None
         self._failed.clear()
 
@@ -216,7 +221,7 @@ class SessionScheduler:
         """Return what the folder has, compared with this engine."""
         entries = self._folder.scan() if self._folder.changed() else self._entries or ()
         if entries is not self._entries or self._sessions is None:
-            found = [each for each in entries if each.snapshot_id not in self._failed]
+            found = [each for each in entries if self._failed.get(each.name) is not each]
             if not any(each.sessions for each in found):
                 # Nothing to compare: ranks need not be asked.
                 return Sessions(self._unit, ())
@@ -276,7 +281,9 @@ class SessionScheduler:
     def _heard_load(self, request_id: str, loading: Loading, moved: Sequence[Moved]) -> None:
         for each in moved:
             if each.reason:
-                self._failed.add(each.snapshot_id)
+                # Until it is another file. This request has waited long enough.
+                self._failed[loading.candidate.entry.name] = loading.candidate.entry
+                self._gave_up.add(request_id)
                 self._sessions = None
                 self.counts.miss(each.reason)
                 self._reasons[request_id] = f"{each.path}: {each.error}"
@@ -306,9 +313,7 @@ class SessionScheduler:
             absolute(path),
             secrets.token_hex(16),
             token_bytes(request.all_token_ids[:tokens]),
-            Hashes(
-                self._algorithm, releases.none_hash(), self._hash_tokens, b"".join(hashes)
-            ),
+            Hashes(self._algorithm, releases.none_hash(), self._hash_tokens, b"".join(hashes)),
             tuple(blocks for _, blocks in stored),
             tuple(first for first, _ in stored),
             inputs.adapter,

@@ -1,4 +1,4 @@
-"""What vLLM says of groups of layers, in the words of sessions; what they cannot hold is refused."""
+"""What vLLM says of groups of layers, in the words of sessions; others are refused."""
 
 from __future__ import annotations
 

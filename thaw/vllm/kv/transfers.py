@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from thaw_format import (
@@ -164,12 +164,8 @@ class Transfers:
                 (group.layers, blocks)
                 for group, blocks in zip(session.groups, order.groups, strict=True)
             ]
-            opened = time.perf_counter()
             extents = extents_of(rank.caches, groups, starts_in(snapshot))
-            planned = time.perf_counter()
             moved = self._read(snapshot, ReadPlan(extents, snapshot.digests[0]))
-            read = time.perf_counter()
-            print(f"TT open {opened-began:.4f} plan {planned-opened:.4f} read {read-planned:.4f} extents {len(extents)} {extents.nbytes/1e9/(read-planned):.1f} GB/s", flush=True)
         return Moved(
             rank.shard.rank,
             order.path,
@@ -220,9 +216,7 @@ class Transfers:
         write_shard(path, layout, description, write_payload)
         nbytes = sum(storage.nbytes for storage in layout.storages)
         elapsed_s = time.perf_counter() - began
-        return Moved(
-            rank.shard.rank, order.path, order.snapshot_id, nbytes, elapsed_s, routes[-1]
-        )
+        return Moved(rank.shard.rank, order.path, order.snapshot_id, nbytes, elapsed_s, routes[-1])
 
 
 def _log_end(order: Load | Freeze, moved: Moved) -> None:
@@ -254,9 +248,7 @@ def _check(session: Session, binding: Binding) -> None:
 
 def _session(order: Freeze, binding: Binding) -> Session:
     groups = tuple(
-        Group(
-            each.kind, each.block_tokens, each.window, first, len(blocks.numbers), each.layers
-        )
+        Group(each.kind, each.block_tokens, each.window, first, len(blocks.numbers), each.layers)
         for each, first, blocks in zip(
             binding.groups, order.first_blocks, order.groups, strict=True
         )
@@ -274,8 +266,8 @@ def _session(order: Freeze, binding: Binding) -> Session:
     )
 
 
-def _file(order: Freeze, shard: Shard) -> str:
+def _file(order: Freeze, shard: Shard) -> Path:
     if shard.size == 1:
-        return order.path
+        return Path(order.path)
     folder = make_staging_folder(order.path, order.snapshot_id)
-    return os.fspath(folder / rank_file(shard.rank, shard.size))
+    return folder / rank_file(shard.rank, shard.size)

@@ -19,22 +19,29 @@ from .settings import Settings
 from .specs import group_of, spec_of
 from .transfers import Rank, Transfers
 
+_REMEMBERED = 256
+
 
 class SessionWorker:
-    """Loads and freezes the blocks of one rank."""
+    """Loads and freezes the blocks of one rank.
+
+    Attributes:
+        loaded: how the last loads ended, by request.
+        frozen: how the last freezes ended, by snapshot id.
+    """
 
     def __init__(self, vllm_config: Any, kv_cache_config: Any, settings: Settings) -> None:
         self.counts = Counts()
         self._config, self._settings = vllm_config, settings
         # Before the worker adds to them layers that share the cache of others.
-        self._groups = [
-            (group_of(each), each) for each in kv_cache_config.kv_cache_groups
-        ]
+        self._groups = [(group_of(each), each) for each in kv_cache_config.kv_cache_groups]
         self._blocks = kv_cache_config.num_blocks
         self._transfers: Transfers | None = None
         self._binding: Binding | None = None
         self._caches: dict[str, LayerCache] = {}
         self._loads: dict[str, Load] = {}
+        self.loaded: dict[str, Moved] = {}
+        self.frozen: dict[str, Moved] = {}
         self._answers = Answers()
         self._failed: set[str] = set()
         self._failed_blocks: set[int] = set()
@@ -66,6 +73,8 @@ class SessionWorker:
         """Begin what is ordered."""
         if self._transfers is None:
             return
+        if orders.reset:
+            self._agent.caches_are_old = False
         if orders.wants_binding:
             self._answer_binding()
         for load in orders.loads:
@@ -81,6 +90,7 @@ class SessionWorker:
         ended = self._transfers.take_ended()
         for request_id, moved in ended.loads.items():
             self._count("load", moved)
+            _remember(self.loaded, request_id, moved)
             self._answers.loads[request_id] = [moved]
             order = self._loads.pop(request_id)
             if moved.reason:
@@ -88,6 +98,7 @@ class SessionWorker:
                 self._failed_blocks |= {each for group in order.groups for each in group.numbers}
         for request_id, moved in ended.freezes.items():
             self._count("freeze", moved)
+            _remember(self.frozen, moved.snapshot_id, moved)
             self._answers.freezes[request_id] = [moved]
         return set(ended.freezes), set(ended.loads)
 
@@ -121,6 +132,11 @@ class SessionWorker:
     def _bound(self) -> Binding:
         """Say what sessions of this rank are bound to, as of now."""
         agent = self._agent
+        if agent.caches_are_old:
+            raise ThawError(
+                "the weights have changed, and the cache may hold blocks of the old ones: call "
+                "reset_prefix_cache(reset_connector=True)"
+            )
         fingerprint = agent.fingerprint()
         if self._binding is None or self._binding.fingerprint != fingerprint:
             self._binding = Binding(
@@ -153,3 +169,7 @@ class SessionWorker:
         self.counts.add(f"{what}_seconds", moved.elapsed_s)
 
 
+def _remember(last: dict[str, Moved], key: str, moved: Moved) -> None:
+    last[key] = moved
+    while len(last) > _REMEMBERED:
+        del last[next(iter(last))]

@@ -60,7 +60,7 @@ def _digest(
     pieces: dict[tuple[int, int], list[int]],
 ) -> None:
     found = [each for each in memory if len(each)]
-    cut = [piece for each in found for piece in each.split(PIECE_NBYTES)]
+    cut = [piece for each in found for piece in torch.split(each, PIECE_NBYTES)]
     values = iter(_crcs(cut, device))
     for each in found:
         count = -(-len(each) // PIECE_NBYTES)
