@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -99,6 +101,7 @@ class FileSource:
             self.close()
             raise not_a_file(self.path, status.st_mode)
         self.nbytes = status.st_size
+        _leave_access_time(self._fd)
 
     def fileno(self) -> int:
         """Return the descriptor.
@@ -204,6 +207,13 @@ def window(buffer: HostBuffer, start: int, nbytes: int) -> HostBuffer:
     part = (ctypes.c_ubyte * nbytes).from_address(ctypes.addressof(buffer) + start)
     part._owner = buffer  # type: ignore[attr-defined]
     return part
+
+
+def _leave_access_time(fd: int) -> None:
+    """Let reads leave a file's access time alone, which says when it was used: owners may."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    with suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NOATIME)
 
 
 def not_a_file(path: str | os.PathLike[str], mode: int) -> FormatError:

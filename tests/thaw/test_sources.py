@@ -1,5 +1,6 @@
 """Sources: what is read is what the file holds, whatever a read returns at once."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -77,3 +78,26 @@ def test_a_closed_snapshot_is_not_restored(tmp_path: Path) -> None:
     for backend in ("reference", "auto"):
         with pytest.raises(ValueError, match=r"m\.thaw was closed"):
             thaw.restore(snapshot, backend=backend)
+
+
+def test_reading_is_not_use(tmp_path: Path) -> None:
+    path = tmp_path / "m.thaw"
+    thaw.freeze({"w": torch.arange(5)}, path)
+    os.utime(path, ns=(10**18, 2 * 10**18))
+    thaw.verify(path)
+    thaw.restore(path, backend="reference")
+    assert path.stat().st_atime_ns == 10**18
+
+
+def test_a_file_whose_access_time_may_not_be_left_alone_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL:
+            raise PermissionError(1, "Operation not permitted")
+        return 0
+
+    monkeypatch.setattr("thaw_format.source.fcntl.fcntl", refuse)
+    source = FileSource(path)
+    assert source.read(0, source.nbytes) == path.read_bytes()
+    source.close()
