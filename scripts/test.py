@@ -48,6 +48,10 @@ CHECKS: dict[str, list[str]] = {
         *["python", "spec/conformance.py", "--"],
         *["python", "spec/reader.py"],
     ],
+    "conformance of spec/session_reader.py": [
+        *["python", "spec/conformance.py", "--sessions", "--"],
+        *["python", "spec/session_reader.py"],
+    ],
     "crate tests": ["cargo", "test", f"--manifest-path={CRATE}", "--locked", "--quiet"],
 }
 TESTS: dict[str, list[str]] = {

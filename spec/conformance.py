@@ -1,10 +1,12 @@
 """Check any reader of the `.thaw` format over the vectors (spec/thaw-1.0.md, section 13.1).
 
     python spec/conformance.py [--jobs N] [--timeout S] [--every N] [--vectors DIR] -- CMD...
+    python spec/conformance.py --sessions [...] -- CMD...
 
 CMD is run with the path of each vector as its last argument. All vectors prove a reader; every
 N-th is for a quick look at one that is slow to start. Those that no archive can hold (pipes, links,
-many ranks, large texts) are made in a folder that is removed at the end.
+many ranks, large texts) are made in a folder that is removed at the end. With --sessions, CMD reads
+sessions (spec/sessions-1.0.md, section 7.1) and is proved over theirs.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 COLUMNS = ("rank", "name", "dtype", "shape", "stride", "storage", "offset", "sha256")
 VECTORS = Path(__file__).with_name("vectors")
+SESSIONS = Path(__file__).with_name("sessions")
 MAX_OPEN = 1024
 
 
@@ -45,6 +48,8 @@ def judge(done: subprocess.CompletedProcess[bytes], expected: dict[str, Any]) ->
     """Compare what a command did with what is expected; where both are, it may do either."""
     if "error" in expected and (done.returncode or "tensors" not in expected):
         return check_rejection(done, expected["error"])
+    if "sessions" in expected:
+        return check_sessions(done, expected["sessions"])
     return check_table(done, expected["tensors"])
 
 
@@ -89,6 +94,36 @@ def check_table(
     return None
 
 
+def check_sessions(
+    done: subprocess.CompletedProcess[bytes], expected: list[dict[str, Any]]
+) -> str | None:
+    if done.returncode:
+        return f"rejected, exit status {done.returncode}: {done.stderr[-300:]!r}"
+    try:
+        found = json.loads(done.stdout)["sessions"]
+    except (ValueError, KeyError, TypeError) as error:
+        return f"standard output is no session table: {error!r}"
+    return difference(found, expected, "sessions")
+
+
+def difference(found: Any, expected: Any, where: str) -> str | None:
+    """Say what differs first; found objects may have further members."""
+    if type(found) is not type(expected):
+        return f"{where}: found {json.dumps(found)[:300]}, expected {json.dumps(expected)[:300]}"
+    if isinstance(expected, list):
+        if len(found) != len(expected):
+            return f"{where}: {len(found)} elements, expected {len(expected)}"
+        pairs = {str(index): pair for index, pair in enumerate(zip(found, expected, strict=True))}
+    elif isinstance(expected, dict):
+        if missing := sorted(expected.keys() - found.keys()):
+            return f"{where}: no {missing[0]}"
+        pairs = {key: (found[key], each) for key, each in expected.items()}
+    else:
+        return None if found == expected else f"{where}: found {found}, expected {expected}"
+    wrong = (difference(*pair, f"{where}.{key}") for key, pair in pairs.items())
+    return next(filter(None, wrong), None)
+
+
 def make_more(folder: Path) -> list[Path]:
     """Make the vectors that no archive can hold."""
     # The functions above are for others too, who load this file alone.
@@ -104,7 +139,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for each vector")
     parser.add_argument("--every", type=int, default=1, help="take every N-th vector alone")
-    parser.add_argument("--vectors", type=Path, default=VECTORS)
+    parser.add_argument("--vectors", type=Path, help="a folder of vectors in place of ours")
+    parser.add_argument("--sessions", action="store_true", help="prove a reader of sessions")
     parser.add_argument("command", nargs="+", metavar="CMD")
     return parser.parse_args()
 
@@ -119,7 +155,9 @@ def main() -> int:
         TemporaryDirectory(prefix="thaw-vectors-") as made,
         ThreadPoolExecutor(options.jobs) as pool,
     ):
-        vectors = [*sorted(options.vectors.glob("*valid/*.thaw")), *make_more(Path(made))]
+        folder = options.vectors or (SESSIONS if options.sessions else VECTORS)
+        more = [] if options.sessions else make_more(Path(made))
+        vectors = [*sorted(folder.glob("*valid/*.thaw")), *more]
         vectors = vectors[:: options.every]
         results = list(
             pool.map(lambda vector: check(options.command, vector, options.timeout), vectors)

@@ -16,6 +16,10 @@ import cases_members
 import cases_order
 import cases_payload
 import cases_sections
+import cases_session
+import cases_session_members
+import cases_session_tensors
+import cases_session_valid
 import cases_set_order
 import cases_sets
 import cases_superblock
@@ -24,7 +28,7 @@ import cases_valid
 from vector_builder import Object
 from vector_case import Case
 
-VECTORS = Path(__file__).resolve().parent / "vectors"
+SPEC = Path(__file__).resolve().parent
 KINDS = ("valid", "invalid")
 MAX_NBYTES = 65535
 CASES: list[Case] = [
@@ -45,24 +49,38 @@ CASES: list[Case] = [
     )
     for each in module.CASES
 ]
+SESSION_CASES: list[Case] = [
+    each
+    for module in (
+        cases_session_valid,
+        cases_session_members,
+        cases_session,
+        cases_session_tensors,
+    )
+    for each in module.CASES
+]
+FOLDERS = {"vectors": CASES, "sessions": SESSION_CASES}
 
 
 def main() -> int:
     """Write the vectors, or with --check compare them, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
-    made = make(CASES)
-    if not parser.parse_args().check:
-        write(made)
-        print(f"{len(CASES)} vectors, {sum(map(len, made.values()))} bytes")
-        return 0
-    found = differences(made)
-    print("\n".join(found) or f"{len(CASES)} vectors are as made")
-    return 1 if found else 0
+    check, status = parser.parse_args().check, 0
+    for name, cases in FOLDERS.items():
+        made = make(cases)
+        if check:
+            found = differences(made, SPEC / name)
+            print("\n".join(found) or f"{len(cases)} {name} are as made")
+            status |= bool(found)
+        else:
+            write(made, SPEC / name)
+            print(f"{len(cases)} {name}, {sum(map(len, made.values()))} bytes")
+    return status
 
 
 def make(cases: Iterable[Case]) -> dict[str, bytes]:
-    """Return the bytes of every file, by path below the folder of the vectors."""
+    """Return the bytes of every file, by path below the folder of its vectors."""
     made: dict[str, bytes] = {}
     for path, data in (each for case in cases for each in _files(case)):
         if path in made:
@@ -91,21 +109,21 @@ def _value(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def write(made: dict[str, bytes]) -> None:
-    """Replace the vectors."""
+def write(made: dict[str, bytes], folder: Path) -> None:
+    """Replace the vectors of a folder."""
     for kind in KINDS:
-        shutil.rmtree(VECTORS / kind, ignore_errors=True)
+        shutil.rmtree(folder / kind, ignore_errors=True)
     for path, data in made.items():
-        (VECTORS / path).parent.mkdir(parents=True, exist_ok=True)
-        (VECTORS / path).write_bytes(data)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
 
 
-def differences(made: dict[str, bytes]) -> list[str]:
+def differences(made: dict[str, bytes], folder: Path) -> list[str]:
     """List what is missing, what is too many and what has other bytes."""
     found = {
-        path.relative_to(VECTORS).as_posix(): path
+        path.relative_to(folder).as_posix(): path
         for kind in KINDS
-        for path in (VECTORS / kind).rglob("*")
+        for path in (folder / kind).rglob("*")
         if path.is_file()
     }
     missing = [f"missing: {path}" for path in sorted(made.keys() - found.keys())]

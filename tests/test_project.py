@@ -106,9 +106,10 @@ def test_the_specification_imports_nothing_of_ours() -> None:
         assert not is_ours(each.package), each
 
 
-def test_the_specification_s_reader_needs_the_standard_library_alone() -> None:
+@pytest.mark.parametrize("name", ["reader", "session_reader"])
+def test_the_specification_s_readers_need_the_standard_library_alone(name: str) -> None:
     beside = {path.stem for path in (ROOT / "spec").glob("*.py")}
-    for each in imports(ROOT / "spec" / "reader.py"):
+    for each in imports(ROOT / "spec" / f"{name}.py"):
         assert each.package in sys.stdlib_module_names | beside, each
 
 
