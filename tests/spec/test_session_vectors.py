@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from thaw_format import FormatError, verify_shard
+from typer.testing import CliRunner
 
 import thaw
+from thaw.cli.app import app
 from thaw.vllm.kv.record import Session, check_ranks
 from thaw.vllm.kv.rules import SESSION_RULES
 
@@ -31,6 +33,12 @@ EXPECTED: dict[Path, Any] = {
 }
 VALID = {path: each for path, each in EXPECTED.items() if path.parent.name == "valid"}
 INVALID = {path: each for path, each in EXPECTED.items() if path.parent.name == "invalid"}
+# Valid snapshots that do not say that they hold a session.
+NO_SESSIONS = {
+    *(f"session-missing-{each}" for each in ("kind", "kind-case", "kind-empty", "kind-longer")),
+    *(f"session-missing-{each}" for each in ("case", "deeper", "elsewhere", "member")),
+    "session-missing-before-version",
+}
 EXAMPLE = SESSIONS / "valid" / "one-block.thaw"
 
 
@@ -42,6 +50,9 @@ def load(name: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+CONFORMANCE = load("conformance")
 
 
 def section(number: int) -> str:
@@ -141,6 +152,20 @@ def test_ours(path: Path) -> None:
     finally:
         for each in snapshots:
             each.close()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=label)
+def test_thaw_inspect(path: Path) -> None:
+    found = CliRunner().invoke(app, ["inspect", "--json", "--sha256", str(path)])
+    expected = EXPECTED[path]
+    if path.stem in NO_SESSIONS:
+        assert found.exit_code == 0
+        assert "sessions" not in json.loads(found.stdout)
+        return
+    done = subprocess.CompletedProcess(
+        [], found.exit_code, found.stdout.encode(), found.stderr.encode()
+    )
+    assert CONFORMANCE.judge(done, expected) is None
 
 
 def test_the_worked_example_is_the_vector() -> None:

@@ -13,6 +13,7 @@ import thaw
 from .drawing import plain, say, verdict
 from .errors import UnsupportedError
 from .output import Output
+from .session_table import sessions_of
 from .shapes import DifferenceJSON, VerifyJSON
 from .text import count, size
 
@@ -21,7 +22,7 @@ def verify(path: Path, output: Output) -> None:
     """Check every byte of a snapshot, and say so."""
     with output.progress("verifying", lambda: _digested(path)) as progress:
         report = thaw.verify(path, progress=progress)
-    document = _verified(report)
+    document = _verified(report, _session_tokens(path))
     output.emit(document, lambda console: _show_verified(console, document))
 
 
@@ -44,19 +45,28 @@ def _digested(path: Path) -> int:
         return sum(each.chunks.nbytes for each in digests if each)
 
 
+def _session_tokens(path: Path) -> int | None:
+    """Check the session that a snapshot says it holds, and count its tokens."""
+    with ExitStack() as stack:
+        snapshots = [stack.enter_context(each) for each in thaw.open_ranks(path)]
+        sessions = sessions_of(path, snapshots)
+        return sessions[0].tokens if sessions else None
+
+
 def _common(a: Path, b: Path, rank: int | None) -> int:
     with thaw.open(a, rank=rank) as one, thaw.open(b, rank=rank) as two:
         common = one.tensors.keys() & two.tensors.keys()
         return sum(s.tensors[name].extent for s in (one, two) for name in common)
 
 
-def _verified(report: thaw.VerifyReport) -> VerifyJSON:
+def _verified(report: thaw.VerifyReport, session_tokens: int | None) -> VerifyJSON:
     return {
         "path": str(report.path),
         "has_digests": report.has_digests,
         "chunks_checked": report.chunks_checked,
         "ranks": report.ranks,
         "tensors": report.tensors,
+        "session_tokens": session_tokens,
         "nbytes": report.nbytes,
         "elapsed_s": report.elapsed_s,
         "gbps": report.gbps,
@@ -67,6 +77,8 @@ def _show_verified(console: Console, found: VerifyJSON) -> None:
     tensors = f"{count(found['tensors'], 'tensor')}, {size(found['nbytes'])}"
     if found["ranks"] > 1:
         tensors = f"{count(found['ranks'], 'rank')}, {tensors}"
+    if found["session_tokens"] is not None:
+        tensors = f"a session of {count(found['session_tokens'], 'token')}, {tensors}"
     path = plain(found["path"], "bold")
     if not found["has_digests"]:
         what = f": {tensors}: its header is sound; it has no digests to check the tensors by"

@@ -215,7 +215,7 @@ def inspect(
     """Show what a snapshot or checkpoint holds.
 
     Only headers are read, unless --sha256 is given. With --json --sha256 this prints the tensor
-    table by which the specification lets a reader prove itself.
+    table by which the specification lets a reader prove itself, and of a session its table.
     """
     if sha256:
         import_torch()
@@ -225,7 +225,7 @@ def inspect(
 
 
 def verify(path: Subject, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Check every byte of a snapshot, all its ranks.
+    """Check every byte of a snapshot, all its ranks, and what it says of a session.
 
     A format without digests, such as safetensors, cannot show that bytes are unchanged: then the
     header alone is checked, and the report says so.

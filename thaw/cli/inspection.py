@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from rich.text import Text
 from thaw_format import Shard, Snapshot
 
 from thaw.plugins.opening import open_one, recognize
+from thaw.vllm.kv.record import KEY as SESSION
 
 from . import census
 from .drawing import bar, columns, facts, plain, say
 from .output import Output
+from .session_table import session_facts, session_table, sessions_of
 from .shapes import InspectJSON, TensorJSON
 from .table import describe
 from .text import count, exact_size, power_size, shape, size
@@ -40,7 +42,11 @@ def inspect(path: Path, output: Output, *, rank: int | None, sha256: bool, every
                 add_sha256(document["tensors"], snapshots, progress)
         else:
             document = describe(path, snapshots, checked)
-        output.emit(document, lambda console: _show(console, document, snapshots, every))
+        sessions = sessions_of(path, snapshots)
+        if sessions:
+            document["sessions"] = session_table(snapshots, sessions, document["tensors"])
+        shown = session_facts(sessions[0]) if sessions else {}
+        output.emit(document, lambda console: _show(console, document, snapshots, shown, every))
 
 
 def _total(snapshots: Sequence[Snapshot]) -> int:
@@ -52,9 +58,14 @@ def _total(snapshots: Sequence[Snapshot]) -> int:
 
 
 def _show(
-    console: Console, document: InspectJSON, snapshots: Sequence[Snapshot], every: bool
+    console: Console,
+    document: InspectJSON,
+    snapshots: Sequence[Snapshot],
+    session: Mapping[str, RenderableType],
+    every: bool,
 ) -> None:
-    console.print(facts(Path(document["path"]).name or ".", _facts(document, snapshots)))
+    told = _facts(document, snapshots, session)
+    console.print(facts(Path(document["path"]).name or ".", told))
     if len(snapshots) > 1:
         _print(console, _ranks(document))
     if not document["tensors"]:
@@ -75,7 +86,9 @@ def _print(console: Console, renderable: RenderableType) -> None:
     console.print(renderable)
 
 
-def _facts(document: InspectJSON, snapshots: Sequence[Snapshot]) -> dict[str, RenderableType]:
+def _facts(
+    document: InspectJSON, snapshots: Sequence[Snapshot], session: Mapping[str, RenderableType]
+) -> dict[str, RenderableType]:
     tensors, storages = len(document["tensors"]), document["storages"]
     version = f" {document['format_version']}" if document["format_version"] else ""
     rows: dict[str, RenderableType] = {
@@ -93,9 +106,11 @@ def _facts(document: InspectJSON, snapshots: Sequence[Snapshot]) -> dict[str, Re
         rows["producer"] = plain(producer)
     if document["snapshot_id"]:
         rows["snapshot"] = plain(document["snapshot_id"])
-    if document["metadata"]:
-        rows["metadata"] = _metadata(document["metadata"])
-    return rows
+    hidden = SESSION if session else None
+    metadata = {key: each for key, each in document["metadata"].items() if key != hidden}
+    if metadata:
+        rows["metadata"] = _metadata(metadata)
+    return rows | dict(session)
 
 
 def _digests(document: InspectJSON) -> Text:

@@ -5,6 +5,8 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from thaw.bench.shapes import BenchJSON
 
+from .session_shapes import SessionTableJSON
+
 
 class TensorJSON(TypedDict):
     """One tensor (specification, section 13.1)."""
@@ -63,6 +65,7 @@ class InspectJSON(TypedDict):
     chunks_checked: Annotated[int, "digests that were checked; 0 without `--sha256`"]
     ranks: Annotated[list[RankJSON], "one a rank, in order; one with `--rank`"]
     tensors: Annotated[list[TensorJSON], "sorted by rank, then by name (by code points)"]
+    sessions: NotRequired[Annotated[list[SessionTableJSON], "one a rank; only there for a session"]]
 
 
 class ConvertJSON(TypedDict):
@@ -105,6 +108,7 @@ class VerifyJSON(TypedDict):
     chunks_checked: int
     ranks: Annotated[int, "how many"]
     tensors: Annotated[int, "how many"]
+    session_tokens: Annotated[int | None, "of the session that it holds; null if it holds none"]
     nbytes: Annotated[int, "bytes of all files"]
     elapsed_s: float
     gbps: Annotated[float, "10^9 bytes a second"]

@@ -18,6 +18,7 @@ from thaw.cli.app import app
 from thaw.cli.shapes import OUTPUTS, ErrorJSON
 
 VECTORS = Path(__file__).parents[3] / "spec" / "vectors"
+SESSIONS = Path(__file__).parents[3] / "spec" / "sessions"
 MEMBERS = ("rank", "name", "dtype", "shape", "stride", "storage", "offset", "sha256")
 
 
@@ -53,6 +54,9 @@ def check_shape(value: Any, kind: Any) -> None:
         ("inspect", "{d}/ranks.thaw", "--rank", "1"),
         ("verify", "{d}/ranks.thaw"),
         ("verify", "{d}/model.thaw"),
+        ("inspect", f"{SESSIONS}/valid/media.thaw", "--sha256"),
+        ("inspect", f"{SESSIONS}/valid/adapter.thaw"),
+        ("verify", f"{SESSIONS}/valid/ranks.thaw"),
         ("diff", "{d}/model.thaw", "{d}/model.thaw"),
         ("diff", "{d}/model.thaw", "{d}/ranks.thaw/rank-00000-of-00002.thaw"),
         ("backends",),
