@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .binding import Difference
-from .folder import Entry
+from .entries import Entry
 from .record import Session
 from .requests import Inputs
 

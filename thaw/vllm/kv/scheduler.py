@@ -20,7 +20,8 @@ from ..ranks import absolute
 from . import releases
 from .binding import Binding, Difference, compare
 from .counts import Counts
-from .folder import Entry, Folder, read_entry, safe_name
+from .entries import Entry, read_entry
+from .folder import Folder, safe_name
 from .layout import Blocks
 from .lookup import INPUTS, Candidate, Match, Sessions
 from .orders import Answers, Freeze, Load, Moved, Orders
@@ -74,7 +75,7 @@ class SessionScheduler:
         self._bindings: tuple[Binding, ...] | None = None
         self._heard: dict[int, Binding | str] = {}
         self._asked_for_binding = self._was_reset = False
-        self._entries: tuple[Entry, ...] | None = None
+        self._entries: tuple[Entry, ...] = ()
         self._sessions: Sessions | None = None
         self._failed: dict[str, Entry] = {}
         self._gave_up: set[str] = set()
@@ -219,9 +220,10 @@ class SessionScheduler:
 
     def _known(self) -> Sessions | None:
         """Return what the folder has, compared with this engine."""
-        entries = self._folder.scan() if self._folder.changed() else self._entries or ()
-        if entries is not self._entries or self._sessions is None:
-            found = [each for each in entries if self._failed.get(each.name) is not each]
+        if self._folder.changed() and (entries := self._folder.scan()) is not self._entries:
+            self._entries, self._sessions = entries, None
+        if self._sessions is None:
+            found = [each for each in self._entries if self._failed.get(each.name) is not each]
             if not any(each.sessions for each in found):
                 # Nothing to compare: ranks need not be asked.
                 return Sessions(self._unit, ())
@@ -229,7 +231,6 @@ class SessionScheduler:
                 self._asked_for_binding = True
                 return None
             self._sessions = Sessions(self._unit, self._candidates(found))
-            self._entries = entries
         return self._sessions
 
     def _only(self, request: Any, name: str) -> Sessions | None:
@@ -336,7 +337,9 @@ class SessionScheduler:
             if self._world_size > 1:
                 finish_ranks(path, snapshot_id=order.snapshot_id)
             if self._settings.max_bytes:
-                for each in self._folder.prune(self._settings.max_bytes, keep=(path.stem,)):
+                for each in Folder(self._folder.path).prune(
+                    self._settings.max_bytes, keep=(path.stem,)
+                ):
                     _log.info("removed session %s: the folder was full", each.name)
         except (ThawError, OSError) as error:
             _log.warning("session %s was not sealed: %s", path, error)
