@@ -72,7 +72,8 @@ class LLM:
     def collective_rpc(self, method: str, args: tuple[Any, ...]) -> list[dict[str, Any]]:
         return self.workers.ask(method, args)
 
-    def reset_prefix_cache(self) -> bool:
+    def reset_prefix_cache(self, *, reset_connector: bool) -> bool:
+        assert reset_connector
         return self.workers.reset_prefix_cache()
 
 
@@ -116,7 +117,8 @@ class AsyncLLM:
         await asyncio.sleep(0)
         return self.workers.ask(method, args)
 
-    async def reset_prefix_cache(self) -> bool:
+    async def reset_prefix_cache(self, *, reset_connector: bool) -> bool:
+        assert reset_connector
         await asyncio.sleep(0)
         return self.workers.reset_prefix_cache()
 

@@ -15,6 +15,7 @@ from stand_ins import DONE, LLM, AsyncLLM
 
 import thaw
 import thaw_vllm
+from thaw.vllm import live
 from thaw.vllm.adapters import engine_of
 
 FAILED = {"rank": 0, "error": "MismatchError", "message": "no"}
@@ -90,7 +91,10 @@ def test_a_restore_that_fails_leaves_nothing_served_and_a_good_one_heals(
     assert result(llm.enter("one")) == "one"
 
 
-def test_a_prefix_cache_of_old_weights_is_not_served_from(llm: Any) -> None:
+def test_a_prefix_cache_of_old_weights_is_not_served_from(
+    llm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_RESET_S", 0.0)
     llm.workers.prefix_cache_resets = False
     with pytest.raises(thaw.ThawError, match="could not be reset"):
         result(thaw_vllm.restore_engine(llm, "a.thaw"))

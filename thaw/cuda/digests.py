@@ -1,15 +1,15 @@
-"""CRC32C in the memory of a CUDA device, launched through CuPy."""
+"""CRC32C in the memory of a CUDA device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from . import SEGMENT_NBYTES
-from .loading import entered, id_of, kernel
+from .driver import Kernel
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,14 +22,12 @@ Run = Sequence[tuple[int, int]]
 
 
 class DeviceDigests:
-    """Computes CRC32C of bytes that lie in the memory of one CUDA device; needs CuPy."""
+    """Computes CRC32C of bytes that lie in the memory of one CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
-        import cupy
-
-        self._cupy, self._device = cupy, cupy.cuda.Device(id_of(device))
-        self._remainders = kernel(self._device.id, "thaw_remainders")
-        self._join = kernel(self._device.id, "thaw_join")
+        self._device = device
+        self._remainders = Kernel(device, "thaw_remainders")
+        self._join = Kernel(device, "thaw_join")
 
     def start(self, runs: Sequence[Run], stream: int) -> PendingDigests:
         """Start computing behind what a stream holds; return without waiting.
@@ -40,19 +38,21 @@ class DeviceDigests:
             stream: the address of a CUDA stream of this device.
         """
         segments, spans = _cut(runs)
-        cupy = self._cupy
-        current = entered(self._device.id, stream)
-        with self._device, current:
-            on_device = cupy.asarray(segments), cupy.asarray(spans)
-            remainders = cupy.empty(len(segments), dtype=cupy.uint32)
-            crcs = cupy.empty(len(spans), dtype=cupy.uint32)
+        current = torch.cuda.ExternalStream(stream, self._device)
+        with torch.cuda.stream(current):
+            on_device = [_there(each, self._device) for each in (segments, spans)]
+            remainders, crcs = (
+                torch.empty(len(each), dtype=torch.int32, device=self._device)
+                for each in (segments, spans)
+            )
             if len(segments):
-                self._remainders((len(segments),), (_THREADS,), (on_device[0], remainders))
+                arguments = (on_device[0], remainders)
+                self._remainders.launch(len(segments), _THREADS, arguments, current)
             if len(spans):
                 blocks = -(-len(spans) // _JOIN_THREADS)
-                arguments = (on_device[0], remainders, on_device[1], np.uint32(len(spans)), crcs)
-                self._join((blocks,), (_JOIN_THREADS,), arguments)
-            done = cupy.cuda.Event(block=True, disable_timing=True)
+                joined = (on_device[0], remainders, on_device[1], len(spans), crcs)
+                self._join.launch(blocks, _JOIN_THREADS, joined, current)
+            done = torch.cuda.Event(blocking=True)
             done.record()
         return PendingDigests(crcs, current, done, (*on_device, remainders))
 
@@ -60,7 +60,13 @@ class DeviceDigests:
 class PendingDigests:
     """Digests that a device is computing."""
 
-    def __init__(self, crcs: Any, stream: Any, done: Any, kept: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        crcs: torch.Tensor,
+        stream: torch.cuda.Stream,
+        done: torch.cuda.Event,
+        kept: tuple[torch.Tensor, ...],
+    ) -> None:
         self._crcs, self._stream, self._done, self._kept = crcs, stream, done, kept
 
     def values(self) -> list[int]:
@@ -68,9 +74,12 @@ class PendingDigests:
         self._done.synchronize()
         self._kept = ()
         # The default stream, which it would be copied on otherwise, may be busy with other things.
-        with self._crcs.device, self._stream:
-            values: list[int] = self._crcs.get().tolist()
-        return values
+        with torch.cuda.stream(self._stream):
+            return [value & 0xFFFFFFFF for value in self._crcs.tolist()]
+
+
+def _there(table: npt.NDArray[np.uint64], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(table.view(np.int64)).to(device)
 
 
 def _cut(runs: Sequence[Run]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:

@@ -149,7 +149,9 @@ class _Blocking(Engine):
         return found[0]
 
     async def settle(self) -> None:
-        core = getattr(self._llm.llm_engine.engine_core, "engine_core", None)
+        client = getattr(self._llm.llm_engine, "engine_core", None)
+        # Where the core runs in a process of its own, it does not stand still.
+        core = getattr(client, "engine_core", None)
         while core is not None and core.scheduler.has_requests():
             self._llm.llm_engine.step()
 

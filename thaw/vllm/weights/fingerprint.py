@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,8 +25,6 @@ PIECE_NBYTES = 4 << 20
 _LORA = re.compile(r"(^|\.)(lora_|punica_wrapper)")
 _WRAPPED = ".base_layer"
 """What vLLM puts into the names of weights that an adapter may join."""
-
-_log = logging.getLogger("vllm.thaw")
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -69,15 +65,13 @@ def _digest(
 
 def _crcs(pieces: list[torch.Tensor], device: torch.device) -> list[int]:
     """Compute the CRC32C of each piece, on the device that has them."""
-    if device.type == "cuda" and find_spec("cupy") is not None:
+    if device.type == "cuda":
         from ...cuda.digests import DeviceDigests
 
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         runs = [((piece.data_ptr(), len(piece)),) for piece in pieces]
         return DeviceDigests(device).start(runs, stream.cuda_stream).values()
-    if device.type != "cpu":
-        _log.warning("CuPy is not installed: weights are copied to the host to be digested")
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "thaw-fingerprint") as pool:
         return list(pool.map(lambda piece: crc32c(host_buffer(piece.cpu())), pieces))
 
