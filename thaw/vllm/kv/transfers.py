@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from thaw_format import (
     DEFAULT_CHUNK_NBYTES,
     Chunks,
     Description,
+    Digests,
+    FileSource,
     FileTarget,
     Layout,
     Shard,
@@ -24,11 +28,12 @@ from thaw_format import (
     rank_file,
     write_shard,
 )
+from thaw_format.checksum import crc32c
 
 from ...plugins.choosing import select_backend
 from ...plugins.opening import open_snapshot
 from ...seam.backend import Transfer, written_digests
-from ...seam.plan import ReadPlan, WritePlan
+from ...seam.plan import Extents, ReadPlan, WritePlan
 from ...version import __version__
 from .binding import Binding, compare
 from .layout import LayerCache, extents_of, file_layout, starts_in
@@ -38,6 +43,7 @@ from .record import KIND, Group, Session
 GONE, DAMAGED, FAILED = "gone", "damaged", "failed"
 _LOADS, _FREEZES = 4, 1
 """How many are under way at once."""
+_WARM_NBYTES = 512 << 20
 
 _log = logging.getLogger("vllm.thaw")
 
@@ -87,6 +93,31 @@ class Transfers:
     def freeze(self, order: Freeze) -> None:
         """Begin a freeze, behind what the caller's stream holds."""
         self._begin(self._freezing, self._ended.freezes, order, self._freeze)
+
+    def warm_up(self) -> None:
+        """Make now what the first transfer would have to: page-locked memory, kernels, streams.
+
+        It reads zeros to the caches, which hold nothing yet.
+        """
+        memory = next(iter(self._rank.caches.values())).memory
+        nbytes = min(_WARM_NBYTES, len(memory)) // DEFAULT_CHUNK_NBYTES * DEFAULT_CHUNK_NBYTES
+        if memory.device.type != "cuda" or not nbytes:
+            return
+        fd = os.memfd_create("thaw-warm-up", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, nbytes)
+            with closing(FileSource(f"/proc/self/fd/{fd}")) as source:
+                chunks = Chunks(0, nbytes, DEFAULT_CHUNK_NBYTES)
+                crc = crc32c(bytes(DEFAULT_CHUNK_NBYTES))
+                plan = ReadPlan(
+                    Extents.within(memory, [(0, 0, nbytes)]), Digests(chunks, [crc] * len(chunks))
+                )
+                mover = select_backend(
+                    self._rank.backend, "read", memory.device, source.path, (source,)
+                )
+                mover.read(source, plan)
+        finally:
+            os.close(fd)
 
     def take_ended(self) -> Ended:
         with self._lock:

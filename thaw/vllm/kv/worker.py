@@ -68,6 +68,10 @@ class SessionWorker:
         shard = rank_shard(self._config, self._agent.rank)
         rank = Rank(shard, self._caches, self._bound, self._settings.backend)
         self._transfers = Transfers(rank)
+        if rank.device.type == "cuda":
+            # Now, while nothing is captured and nobody waits.
+            self._bound()
+            self._transfers.warm_up()
 
     def take(self, orders: Orders) -> None:
         """Begin what is ordered."""
