@@ -123,7 +123,7 @@ class Agent:
                 "its cache, where they would outlive a swap: swap the weights of one without"
             )
         with ExitStack() as stack:
-            snapshot = stack.enter_context(self._opened(path))
+            snapshot = stack.enter_context(self.opened(path))
             stage = stage_of(snapshot)
             if stage != PROCESSED:
                 raise ThawError(
@@ -232,7 +232,7 @@ class Agent:
         return identify(worker.vllm_config, worker.model_config, worker.rank, stage)
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[Snapshot]:
+    def opened(self, path: str) -> Iterator[Snapshot]:
         """Give what is pinned under a path, if the path still names it; else open it.
 
         Raises:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,6 @@ from thaw_format import (
 from thaw_format.checksum import crc32c
 
 from ...plugins.choosing import select_backend
-from ...plugins.opening import open_snapshot
 from ...seam.backend import Transfer, written_digests
 from ...seam.plan import Extents, ReadPlan, WritePlan
 from ...version import __version__
@@ -54,12 +53,14 @@ class Rank:
 
     Attributes:
         binding: says what its sessions are bound to; it may take a moment.
+        opened: opens this rank's part of a snapshot, or gives the one that is pinned.
         backend: what moves the bytes; see `thaw backends`.
     """
 
     shard: Shard
     caches: Mapping[str, LayerCache]
     binding: Callable[[], Binding]
+    opened: Callable[[str], AbstractContextManager[Snapshot]]
     backend: str = "auto"
 
     @property
@@ -186,7 +187,7 @@ class Transfers:
         assert isinstance(order, Load)
         began = time.perf_counter()
         rank = self._rank
-        with open_snapshot(order.path, rank=rank.shard.rank) as snapshot:
+        with rank.opened(order.path) as snapshot:
             if snapshot.snapshot_id != order.snapshot_id:
                 raise FileNotFoundError(f"{order.path} is another session by now")
             session = Session.of(snapshot)

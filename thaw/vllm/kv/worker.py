@@ -66,7 +66,7 @@ class SessionWorker:
                     cache_dtype=cache_dtype,
                 )
         shard = rank_shard(self._config, self._agent.rank)
-        rank = Rank(shard, self._caches, self._bound, self._settings.backend)
+        rank = Rank(shard, self._caches, self._bound, self._agent.opened, self._settings.backend)
         self._transfers = Transfers(rank)
         if rank.device.type == "cuda":
             # Now, while nothing is captured and nobody waits.
