@@ -64,9 +64,9 @@ def _third(*changes: tuple[str, Any]) -> Folder:
     return set_of(session(), session(), changed(*changes))
 
 
-def _rank(said: Object | None, rank: int, **file: Any) -> File:
+def _rank(said: Object | None, rank: int, size: int = 2, **file: Any) -> File:
     metadata = {} if said is None else {"session": said}
-    return shard(said, metadata=metadata, members={"shard": {"rank": rank, "size": 2}}, **file)
+    return shard(said, metadata=metadata, members={"shard": {"rank": rank, "size": size}}, **file)
 
 
 CASES: list[SessionCase] = [
@@ -256,6 +256,10 @@ CASES: list[SessionCase] = [
                 "a fingerprint in upper case, and no tensors",
                 shard(session(fingerprint="A" * 64), tensors={}),
             ),
+            "before-tokens": (
+                "a salt in upper case, and no token",
+                shard(session(salt_sha256="A" * 64, token_ids="")),
+            ),
             "before-values": (
                 "an odd seed, and media out of order",
                 shard(changed(("hashes/seed", "a"), ("media", MEDIA[::-1]))),
@@ -317,6 +321,14 @@ CASES: list[SessionCase] = [
         "KV-9 KV-22",
         "session-tokens",
         {
+            "before-ranks": (
+                "rank 1 of three has another salt, and rank 2 no tokens",
+                ranks(
+                    _rank(session(), 0, 3),
+                    _rank(session(salt_sha256=SALT), 1, 3),
+                    _rank(session(token_ids=""), 2, 3),
+                ),
+            ),
             "in-set": (
                 "rank 1 has no tokens",
                 ranks(_rank(session(), 0), _rank(session(token_ids=""), 1)),

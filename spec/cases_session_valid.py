@@ -201,7 +201,18 @@ CASES: list[SessionCase] = [
         "rows-inside",
         "KV-16 KV-19",
         "a layout that is widest in another dimension than rows",
-        whole(_only(group("a"), a=layer(shape=[2, None, 1, 16, 4], order=[0, 1, 2, 3, 4]))),
+        whole(
+            _only(
+                group("a"),
+                a=layer(shape=[2, None, 1, 16, 4], order=[0, 1, 2, 3, 4], rows_per_block=3),
+            )
+        ),
+    ),
+    valid(
+        "turned",
+        "KV-16 KV-19",
+        "an order that is another one when it is turned round",
+        whole(_only(group("a"), a=layer(shape=[3, None, 5, 4], order=[1, 2, 3, 0]))),
     ),
     valid(
         "latent",
@@ -224,8 +235,10 @@ CASES: list[SessionCase] = [
         "names in any script, with any character",
         whole(
             _only(
-                group("a.b/c", "\u00e4\U0001f9ca", " "),
-                **dict.fromkeys(("a.b/c", " ", "\u00e4\U0001f9ca"), layer()),
+                group("a.b/c", "\u00e4\U0001f9ca", "\uff21", "\U0001f9ca", " "),
+                **dict.fromkeys(
+                    ("a.b/c", " ", "\u00e4\U0001f9ca", "\uff21", "\U0001f9ca"), layer()
+                ),
             )
         ),
     ),
