@@ -25,11 +25,12 @@ import cases_sets
 import cases_superblock
 import cases_tensors
 import cases_valid
+import cases_weights
 from vector_builder import Object
 from vector_case import Case
 
 SPEC = Path(__file__).resolve().parent
-KINDS = ("valid", "invalid")
+KINDS = ("valid", "invalid", "weights")
 MAX_NBYTES = 65535
 CASES: list[Case] = [
     each
@@ -56,6 +57,7 @@ SESSION_CASES: list[Case] = [
         cases_session_members,
         cases_session,
         cases_session_tensors,
+        cases_weights,
     )
     for each in module.CASES
 ]

@@ -28,7 +28,6 @@ from reader import (
     open_path,
     require,
     sha256_of,
-    table,
     verify_payload,
 )
 
@@ -367,7 +366,6 @@ def main(path: str, fingerprint: bool = False) -> int:
         for shard in shards:
             verify_payload(shard)
         if fingerprint:
-            table(shards)
             found: Object = {"fingerprints": [fingerprint_of(shard) for shard in shards]}
         else:
             sessions = check_set(shards)

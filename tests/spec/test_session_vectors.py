@@ -1,10 +1,12 @@
 """The profile of sessions, its rules and its vectors fit each other, and two readers agree."""
 
+import hashlib
 import importlib.util
 import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,11 +19,13 @@ import thaw
 from thaw.cli.app import app
 from thaw.vllm.kv.record import Session, check_ranks
 from thaw.vllm.kv.rules import SESSION_RULES
+from thaw.vllm.weights.fingerprint import fingerprint
 
 SPEC = Path(__file__).resolve().parents[2] / "spec"
 TEXT = (SPEC / "sessions-1.0.md").read_text(encoding="utf-8")
 FORMAT = (SPEC / "thaw-1.0.md").read_text(encoding="utf-8")
 SESSIONS = SPEC / "sessions"
+WEIGHTS = SESSIONS / "weights"
 MAX_NBYTES = 65535
 RULE = re.compile(r"- \*\*((?:[A-Z]+-)+\d+)\*\* (?:\(`([a-z0-9-]+)`\) )?\S")
 RULES = [match for line in TEXT.splitlines() if (match := RULE.match(line))]
@@ -178,12 +182,29 @@ def test_the_worked_example_is_the_vector() -> None:
     assert session.token_ids[:8].hex(" ", 4) == "64000000 6b000000"
 
 
-def test_the_fingerprint_in_the_text_is_that_of_its_line() -> None:
-    import hashlib
+def fingerprint_in_the_text() -> tuple[str, str]:
+    found = re.search(r"^    (\[.*\])\n    ([0-9a-f]{64})$", section(5), re.MULTILINE)
+    assert found
+    return found[1], found[2]
 
-    line, digest = re.search(r"^    (\[.*\])\n    ([0-9a-f]{64})$", section(5), re.M).groups()  # type: ignore[union-attr]
+
+def test_the_fingerprint_in_the_text_is_that_of_its_line() -> None:
+    line, digest = fingerprint_in_the_text()
     assert hashlib.sha256(line.encode() + b"\n").hexdigest() == digest
-    path = SPEC / "vectors" / "valid" / "minimal.thaw"
+    assert json.loads((WEIGHTS / "one.json").read_text())["fingerprint"] == digest
+
+
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.thaw")), ids=lambda path: path.stem)
+def test_fingerprints(path: Path) -> None:
+    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))["fingerprint"]
+    assert fingerprint(thaw.restore(path, device="cpu")) == expected
     command = [sys.executable, SPEC / "session_reader.py", "--fingerprint", path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {"fingerprints": [digest]}
+    assert json.loads(done.stdout) == {"fingerprints": [expected]}
+
+
+def test_other_weights_have_other_fingerprints() -> None:
+    found = [json.loads(path.read_text("utf-8")) for path in WEIGHTS.glob("*.json")]
+    by_digest = Counter(each["fingerprint"] for each in found)
+    # Columns and gaps change nothing.
+    assert sorted(by_digest.values()) == [*[1] * (len(found) - 3), 3]
