@@ -24,13 +24,14 @@ import cases_set_order
 import cases_sets
 import cases_superblock
 import cases_tensors
+import cases_use
 import cases_valid
 import cases_weights
 from vector_builder import Object
 from vector_case import Case
 
 SPEC = Path(__file__).resolve().parent
-KINDS = ("valid", "invalid", "weights")
+KINDS = ("valid", "invalid", "weights", "use")
 MAX_NBYTES = 65535
 CASES: list[Case] = [
     each
@@ -58,6 +59,7 @@ SESSION_CASES: list[Case] = [
         cases_session,
         cases_session_tensors,
         cases_weights,
+        cases_use,
     )
     for each in module.CASES
 ]

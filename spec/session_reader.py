@@ -321,6 +321,49 @@ def bytes_of(shard: Shard, tensor: Object) -> bytes:
     return extent if in_order(tensor) else elements(extent, tensor)
 
 
+# 6. What an engine may do with a session
+
+
+def usable_tokens(session: Object, request: Object) -> int:
+    """Return the greatest L of KV-USE-2 to KV-USE-6 for a request (7.2), 0 if there is none."""
+    ids = base64.b64decode(request["token_ids"])
+    steps = [group["block_tokens"] for group in session["groups"]]
+    lengths = range(1, 1 + min(len(ids) // 4, count_of(session)))
+    good = (
+        length
+        for length in reversed(lengths)
+        if not any(length % step for step in steps) and may_use(session, request, ids, length)
+    )
+    return next(good, 0)
+
+
+def may_use(session: Object, request: Object, ids: bytes, length: int) -> bool:
+    salt = request["salt"]
+    digest = None if salt is None else hashlib.sha256(salt.encode()).hexdigest()
+    theirs, ours = (
+        [known_of(each, MEDIA) for each in one["media"] if each["offset"] < length]
+        for one in (session, request)
+    )
+    return (
+        session["token_ids"][: 4 * length] == ids[: 4 * length]
+        and all(reaches(group, length) for group in session["groups"])
+        and digest_of(session["adapter"]) == digest_of(request["adapter"])
+        and session["salt_sha256"] == digest
+        and theirs == ours
+    )
+
+
+def reaches(group: Object, length: int) -> bool:
+    """Say whether a group has all that tokens from L on attend to."""
+    needed = 0 if group["window"] is None else max(0, length - group["window"] + 1)
+    first: int = group["first_block"] * group["block_tokens"]
+    return first <= needed
+
+
+def digest_of(adapter: Object | None) -> str | None:
+    return adapter["sha256"] if adapter else None
+
+
 # 7.1 The session table
 
 

@@ -35,6 +35,10 @@ PATHS = sorted(SESSIONS.glob("*valid/*.thaw"))
 EXPECTED: dict[Path, Any] = {
     path: json.loads(path.with_suffix(".json").read_text("utf-8")) for path in PATHS
 }
+USES: dict[Path, Any] = {
+    path.with_suffix(".thaw"): json.loads(path.read_text("utf-8"))
+    for path in sorted((SESSIONS / "use").glob("*.json"))
+}
 VALID = {path: each for path, each in EXPECTED.items() if path.parent.name == "valid"}
 INVALID = {path: each for path, each in EXPECTED.items() if path.parent.name == "invalid"}
 # Valid snapshots that do not say that they hold a session.
@@ -56,7 +60,14 @@ def load(name: str) -> ModuleType:
     return module
 
 
-CONFORMANCE = load("conformance")
+def load_reader() -> ModuleType:
+    sys.path.insert(0, str(SPEC))
+    found = load("session_reader")
+    sys.path.remove(str(SPEC))
+    return found
+
+
+CONFORMANCE, READER = load("conformance"), load_reader()
 
 
 def section(number: int) -> str:
@@ -208,3 +219,19 @@ def test_other_weights_have_other_fingerprints() -> None:
     by_digest = Counter(each["fingerprint"] for each in found)
     # Columns and gaps change nothing.
     assert sorted(by_digest.values()) == [*[1] * (len(found) - 3), 3]
+
+
+def test_requests_name_rules_and_every_rule_of_them_is_shown() -> None:
+    requests = [each for found in USES.values() for each in found["requests"]]
+    shown = {rule for each in requests for rule in each["rules"]}
+    assert shown == {f"KV-USE-{number}" for number in range(2, 7)}
+    for path, each in USES.items():
+        said = [request["description"] for request in each["requests"]]
+        assert len(said) == len(set(said)), path
+
+
+@pytest.mark.parametrize("path", USES, ids=label)
+def test_requests_have_as_many_tokens_as_the_rules_say(path: Path) -> None:
+    (session,) = READER.check_set(READER.open_path(str(path)))
+    for each in USES[path]["requests"]:
+        assert READER.usable_tokens(session, each) == each["tokens"], each["description"]
