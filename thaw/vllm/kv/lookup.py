@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from .binding import Difference
 from .entries import Entry
@@ -91,7 +92,8 @@ class Sessions:
             common = _common(theirs, tokens, served + unit, end, unit)
             if common <= served:
                 continue
-            if why := each.difference or _difference(each.session, inputs, common // _ITEM):
+            common = min(common, _alike(each.session, inputs) * _ITEM // unit * unit)
+            if why := each.difference or _difference(each.session, inputs, common, served):
                 missed.append((each.path, why))
             else:
                 best, served = each, common
@@ -112,19 +114,30 @@ def _common(one: bytes, other: bytes, begin: int, end: int, unit: int) -> int:
     return least * unit
 
 
-def _difference(session: Session, inputs: Inputs, tokens: int) -> Difference | None:
-    """Say why a session does not serve a request that begins with its tokens."""
+def _alike(session: Session, inputs: Inputs) -> int:
+    """Return how many tokens of a session have the same images and the like as a request."""
+    for pair in zip_longest(session.media, inputs.media):
+        if pair[0] != pair[1]:
+            return min(each.offset for each in pair if each is not None)
+    return session.tokens
+
+
+def _difference(session: Session, inputs: Inputs, common: int, served: int) -> Difference | None:
+    """Say why a session does not serve a request that begins with its tokens.
+
+    Args:
+        common: the bytes of token ids at which both are alike.
+        served: as many are served without it.
+    """
     for name, theirs, ours in (
         ("the adapter", session.adapter, inputs.adapter),
         ("the cache salt", session.salt_sha256, inputs.salt_sha256),
-        (
-            "images and the like",
-            tuple(each for each in session.media if each.offset < tokens),
-            inputs.media_before(tokens),
-        ),
     ):
         if theirs != ours:
             return Difference(INPUTS, f"{name} of the request differs")
+    if common <= served:
+        return Difference(INPUTS, "images and the like of the request differ")
+    tokens = common // _ITEM
     for group in session.groups:
         needed = 0 if group.window is None else max(0, tokens - group.window + 1)
         if group.first_block * group.block_tokens > needed:
