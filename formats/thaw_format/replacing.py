@@ -11,6 +11,7 @@ from pathlib import Path
 
 _ACL = "system.posix_acl_access"
 _MAX_LINKS = 40
+_NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _REASONS = {
     errno.EBUSY: "is mounted by itself, like a file bound into a container",
     errno.EXDEV: "lies on a mount that does not rename there",
@@ -38,15 +39,24 @@ def place_of(path: str | os.PathLike[str]) -> Path:
     return final
 
 
+def status_of(path: Path) -> os.stat_result | None:
+    """Look once at what has a name, which may go at any time; None if nothing has it."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            raise
+        return None
+
+
 def take_access(fd: int, final: Path) -> None:
     """Give a new file the owner, mode and access list of the one that it will replace, if any.
 
     Where the group or the list cannot be had, the group gets no more than others have: nobody
     reads the new file who could not read the old one.
     """
-    if not final.exists():
+    if (old := status_of(final)) is None:
         return
-    old = os.stat(final)
     for owner in ((old.st_uid, -1), (-1, old.st_gid)):
         with suppress(OSError):
             os.fchown(fd, *owner)

@@ -6,11 +6,12 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .replacing import naming_renames, place_of, take_access
+from .replacing import naming_renames, place_of, status_of, take_access
 from .source import FileTarget
 
 _SUFFIX = ".partial"
@@ -29,9 +30,10 @@ def sealed(path: str | os.PathLike[str]) -> Iterator[FileTarget]:
             nothing is left behind.
     """
     final = place_of(path)
-    if final.is_dir():
+    status = status_of(final)
+    if status is not None and stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if final.exists() and not final.is_file():
+    if status is not None and not stat.S_ISREG(status.st_mode):
         # A device or a pipe would be replaced by a file.
         raise OSError(errno.EINVAL, "exists and is no regular file", os.fspath(path))
     _remove_abandoned(final)

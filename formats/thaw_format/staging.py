@@ -8,17 +8,20 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 
 from .index import INDEX_NAME
 from .ranks import RANK_FILES
-from .replacing import naming_renames, place_of, take_access
+from .replacing import naming_renames, place_of, status_of, take_access
 from .sealing import sync_folder
 
 _SUFFIX = ".partial"
 _HEX = frozenset("0123456789abcdef")
 _CURRENT_FOLDER, _EXCHANGE = -100, 2
+_TRIES = 100
+_OVERTAKEN = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
@@ -63,15 +66,19 @@ def check_replaceable(final: Path) -> None:
     Raises:
         FileExistsError: it is a folder of other things.
     """
-    if not final.is_dir() or final.is_symlink():
+    if final.is_symlink():
         return
-    for each in sorted(final.iterdir()):
-        is_ours = each.name == INDEX_NAME or each.match(RANK_FILES)
-        if not is_ours and not (each.name.startswith(".") and each.name.endswith(_SUFFIX)):
+    try:
+        names = sorted(os.listdir(final))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        is_ours = name == INDEX_NAME or PurePath(name).match(RANK_FILES)
+        if not is_ours and not (name.startswith(".") and name.endswith(_SUFFIX)):
             raise FileExistsError(
                 errno.EEXIST,
-                f"is a folder that holds {each.name!r}, which is no part of a snapshot; name "
-                "another, or remove it",
+                f"is a folder that holds {name!r}, which is no part of a snapshot; name another, "
+                "or remove it",
                 os.fspath(final),
             )
 
@@ -99,13 +106,13 @@ def seal_folder(staged: Path, final: Path, files: Iterable[Path]) -> None:
 
 def _take_accesses(staged: Path, final: Path, files: Iterable[Path]) -> None:
     """Let no one read the new folder and its files who could not read the old ones."""
-    if not final.exists():
+    if (status := status_of(final)) is None:
         return
-    if final.is_dir():
+    mode = status.st_mode
+    if stat.S_ISDIR(mode):
         _take_access(staged, final)
         shards = sorted(final.glob(RANK_FILES))
     else:
-        mode = final.stat().st_mode
         staged.chmod(mode & 0o666 | (mode & 0o444) >> 2)
         shards = [final]
     for each in files if shards else ():
@@ -122,9 +129,20 @@ def _take_access(new: Path, old: Path) -> None:
 
 def _exchange(staged: Path, final: Path) -> Path | None:
     """Rename, and return where the old one is now, if there was one."""
-    if not os.path.lexists(final):
-        os.rename(staged, final)
-        return None
+    for _ in range(_TRIES):
+        try:
+            if os.path.lexists(final):
+                return _replace(staged, final)
+            os.rename(staged, final)
+            return None
+        except OSError as error:
+            # Another process has given the name to something else meanwhile, or to nothing.
+            if error.errno not in _OVERTAKEN or not staged.exists():
+                raise
+    raise OSError(errno.EBUSY, "is replaced and removed again and again", os.fspath(final))
+
+
+def _replace(staged: Path, final: Path) -> Path:
     if _renameat2 is not None:
         names = os.fsencode(staged), os.fsencode(final)
         if not _renameat2(_CURRENT_FOLDER, names[0], _CURRENT_FOLDER, names[1], _EXCHANGE):
@@ -136,9 +154,20 @@ def _exchange(staged: Path, final: Path) -> Path | None:
     try:
         os.rename(staged, final)
     except BaseException:
-        os.rename(aside, final)
+        with _unless_overtaken():
+            os.rename(aside, final)
         raise
     return aside
+
+
+@contextmanager
+def _unless_overtaken() -> Iterator[None]:
+    """Leave a name to what another process has given it to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OVERTAKEN:
+            raise
 
 
 def _remove(old: Path) -> None:

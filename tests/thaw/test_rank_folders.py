@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,3 +272,79 @@ def test_an_engine_freezes_over_a_snapshot_and_over_nothing_else(path: Path) -> 
     with pytest.raises(thaw.ThawError, match="ends like"), destination("x.safetensors", 1, ONE):
         pass
     assert (path / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_had_the_name_goes_while_it_is_replaced(
+    path: Path, is_folder: bool, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def going(place: Path) -> bool:
+        found = lexists(place)
+        if place == path:
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        return found
+
+    if is_folder:
+        freeze_all(path, 2, 1, ONE)
+        thaw.finish_ranks(path)
+    else:
+        thaw.freeze({"w": torch.ones(1)}, path)
+    freeze_all(path, 2, 2, TWO)
+    lexists = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", going)
+    thaw.finish_ranks(path, snapshot_id=TWO)
+    monkeypatch.undo()
+    assert values_in(path) == [2, 2]
+    assert names_in(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_something_else_gets_the_name_while_a_folder_does(
+    path: Path, is_folder: bool, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def coming(place: Path) -> bool:
+        found = lexists(place)
+        if place == path and not found:
+            if is_folder:
+                (path.parent / "other").rename(path)
+            else:
+                path.write_bytes(b"other")
+        return found
+
+    freeze_all(path.parent / "other", 2, 1, ONE)
+    thaw.finish_ranks(path.parent / "other")
+    freeze_all(path, 2, 2, TWO)
+    lexists = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", coming)
+    thaw.finish_ranks(path, snapshot_id=TWO)
+    monkeypatch.undo()
+    assert values_in(path) == [2, 2]
+    shutil.rmtree(path.parent / "other", ignore_errors=True)
+    assert names_in(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_had_the_name_goes_while_its_mode_is_taken(
+    path: Path, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def going(place: Path) -> bool:
+        found = exists(place)
+        if place == path:
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        return found
+
+    if ranks > 1:
+        freeze_all(path, 2, 1, ONE)
+        thaw.finish_ranks(path)
+    else:
+        thaw.freeze({"w": torch.ones(1)}, path)
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", going)
+    freeze_all(path, 2, 2, TWO) if ranks > 1 else thaw.freeze({"w": torch.zeros(1)}, path)
+    if ranks > 1:
+        thaw.finish_ranks(path, snapshot_id=TWO)
+    monkeypatch.undo()
+    assert thaw.verify(path).ranks == ranks
+    assert names_in(path.parent) == [path.name]
