@@ -48,7 +48,7 @@ def freeze(path: Path, said: Session | None = None, *, ranks: int = 1, **given: 
         plain = {"kind": "kv", "metadata": said.record(), "shard": shard}
         thaw.freeze(tensors, path, snapshot_id=identity, **(plain | given))
     if ranks > 1:
-        thaw.finish_ranks(path)
+        thaw.finish_ranks(path, snapshot_id=identity)
     return path
 
 
