@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from .replacing import naming_renames, place_of, status_of, take_access
 from .source import FileTarget
 
 _SUFFIX = ".partial"
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial", re.DOTALL)
 
 
 @contextmanager
@@ -104,6 +106,18 @@ def _remove_abandoned(final: Path) -> None:
             continue
         with suppress(OSError):
             _unlink_if_unlocked(final.parent / name)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed writers left in a folder: partial files that no living one holds locked.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    for name in os.listdir(folder):
+        if _PARTIAL.fullmatch(name):
+            with suppress(OSError):
+                _unlink_if_unlocked(folder / name)
 
 
 def _unlink_if_unlocked(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_sessions import age, freeze, session
+from thaw_format import sealed
 
 import thaw
 from thaw.vllm.kv import removing
@@ -227,3 +228,26 @@ def test_a_folder_of_ranks_goes_in_one_step(
     monkeypatch.setattr(shutil, "rmtree", watching)
     Folder(tmp_path).prune(0)
     assert seen == [False]
+
+
+def test_what_killed_freezes_left_is_removed_and_what_living_ones_write_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".a.thaw.0123abcd.partial").write_bytes(b"left")
+    (tmp_path / ".notes.partial").write_bytes(b"no file of ours")
+    shard = thaw.Shard(0, 2)
+    thaw.freeze({"w": torch.ones(1)}, tmp_path / "b.thaw", shard=shard, snapshot_id="ab" * 16)
+    staged = f".b.thaw.{'ab' * 16}.partial"
+    with sealed(tmp_path / "c.thaw") as target:
+        Folder(tmp_path).prune(0)
+        (living,) = set(hidden(tmp_path)) - {".notes.partial", staged}
+        assert living.startswith(".c.thaw.")
+        assert os.fstat(target.fileno()).st_nlink == 1
+    assert (tmp_path / staged).is_dir()
+    now = time.time()
+    monkeypatch.setattr("thaw.vllm.kv.removing.time.time", lambda: now + 80_000)
+    Folder(tmp_path).prune(0)
+    assert (tmp_path / staged).is_dir()
+    monkeypatch.setattr("thaw.vllm.kv.removing.time.time", lambda: now + 90_000)
+    Folder(tmp_path).prune(0)
+    assert hidden(tmp_path) == [".notes.partial"]

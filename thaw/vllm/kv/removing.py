@@ -9,10 +9,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from thaw_format.sealing import remove_abandoned
+
 from .versions import Version, find
 
 _ENDING = ".removed"
-_ABANDONED_S = 60.0
+_ABANDONED_S = {"removed": 60.0, "partial": 86400.0}
+"""How long nobody must have touched what has such an ending; ranks wait for each other in folders
+that nobody holds locked."""
 
 
 def remove(path: Path, version: Version) -> bool:
@@ -41,13 +45,27 @@ def remove(path: Path, version: Version) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that ended meanwhile have begun to remove."""
-    with os.scandir(folder) as listed:
-        hidden = [each for each in listed if each.name[0] == "." and each.name.endswith(_ENDING)]
-    for each in hidden:
-        with suppress(FileNotFoundError):
-            if time.time() - each.stat(follow_symlinks=False).st_ctime > _ABANDONED_S:
-                _delete(Path(each.path))
+    """Remove what processes that ended meanwhile were writing or removing.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    remove_abandoned(folder)
+    for name in os.listdir(folder):
+        if name.startswith(".") and (ending := name.rpartition(".")[2]) in _ABANDONED_S:
+            _delete_unchanged(folder / name, _ABANDONED_S[ending])
+
+
+def _delete_unchanged(hidden: Path, seconds: float) -> None:
+    """Delete what nobody has written to for some time."""
+    with suppress(FileNotFoundError):
+        times = [hidden.lstat().st_ctime]
+        if hidden.is_dir() and not hidden.is_symlink():
+            times += (each.lstat().st_ctime for each in hidden.iterdir())
+        elif hidden.suffix != _ENDING:
+            return
+        if time.time() - max(times) > seconds:
+            _delete(hidden)
 
 
 def _hidden(path: Path) -> Path:
