@@ -46,7 +46,8 @@ def page() -> str:
 
 def _contents(command: Any) -> Iterator[str]:
     for name, each in command.commands.items():
-        yield f"- [`thaw {name}`](#thaw-{name}): {_summary(each)[0].lower()}{_summary(each)[1:]}"
+        summary, anchor = _summary(each), name.replace(" ", "-")
+        yield f"- [`thaw {name}`](#thaw-{anchor}): {summary[0].lower()}{summary[1:]}"
 
 
 def _summary(command: Any) -> str:

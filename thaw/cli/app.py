@@ -14,10 +14,18 @@ from .commands import COMMANDS, freeze
 from .errors import INTERRUPTION, StoppedError, describe, discard, report
 from .exits import CLOSED, EXIT_CODES, OK, USAGE
 from .passing import PassingCommand
+from .session_commands import prune_sessions, sessions
 
 
 class CommandGroup(TyperGroup):
-    """Ends every command with one line at most on standard error, and an exit code."""
+    """Ends every command with one line at most on standard error, and an exit code.
+
+    The name of a command may have two words.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name = " ".join(args[:2])
+        return super().resolve_command(ctx, [name, *args[2:]] if name in self.commands else args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -78,6 +86,9 @@ for each in COMMANDS:
     # Given as the short help, a summary is wrapped and not cut off.
     summary = str(each.__doc__).partition("\n")[0]
     app.command(cls=PassingCommand if each is freeze else None, short_help=summary)(each)
+    if each is sessions:
+        summary = str(prune_sessions.__doc__).partition("\n")[0]
+        app.command("sessions prune", short_help=summary)(prune_sessions)
 
 
 @app.callback(invoke_without_command=True)

@@ -14,6 +14,7 @@ from .importing import import_torch
 from .options import Backend, Format, Json, MaxShardSize, Names, Quiet, Rank, Subject
 from .output import Output
 from .passing import MODEL
+from .session_commands import sessions
 
 
 def freeze(
@@ -382,4 +383,16 @@ def _refuse_given(options: Mapping[str, object], why: str, context: typer.Contex
             raise UsageError(f"{name} {why}", context)
 
 
-COMMANDS = (freeze, restore, convert, inspect, verify, diff, bench, backends, formats, version)
+COMMANDS = (
+    freeze,
+    restore,
+    convert,
+    inspect,
+    verify,
+    diff,
+    sessions,
+    bench,
+    backends,
+    formats,
+    version,
+)

@@ -135,6 +135,49 @@ class DifferenceJSON(TypedDict):
     changed: list[TensorDifferenceJSON]
 
 
+class SessionJSON(TypedDict):
+    """A session, or what has the name of one and cannot be used."""
+
+    name: str
+    path: str
+    snapshot_id: Annotated[str | None, "32 hexadecimal digits"]
+    tokens: Annotated[int, "how many; 0 if it cannot be used"]
+    nbytes: Annotated[int, "bytes of its files"]
+    ranks: Annotated[int, "how many; 0 if it cannot be used"]
+    model: Annotated[str | None, "the architecture"]
+    dtype: Annotated[str | None, "of the model"]
+    vllm: Annotated[str | None, "the release"]
+    cache_dtypes: Annotated[list[str], "the words for elements of the KV cache that its layers use"]
+    attention: Annotated[list[str], "the attention backends of its layers"]
+    block_tokens: Annotated[list[int], "how many tokens a block of each group of layers has"]
+    adapter: Annotated[str | None, "the name of the LoRA adapter"]
+    salted: Annotated[bool, "whether only requests with its cache salt can use it"]
+    media: Annotated[int, "how many images and the like are among the tokens"]
+    fingerprints: Annotated[list[str], "of each rank's weights, 64 hexadecimal digits"]
+    frozen_at: Annotated[str, "ISO 8601, UTC"]
+    used_at: Annotated[str, "ISO 8601, UTC; at first when it was frozen"]
+    error: Annotated[str | None, "why it cannot be used"]
+
+
+class SessionsJSON(TypedDict):
+    """The sessions of a folder."""
+
+    folder: str
+    nbytes: Annotated[int, "of those that can be used"]
+    sessions: Annotated[list[SessionJSON], "by name"]
+
+
+class PrunedJSON(TypedDict):
+    """What was removed of a folder of sessions."""
+
+    folder: str
+    max_nbytes: Annotated[int, "as given"]
+    dry_run: Annotated[bool, "true: nothing was removed, and the rest says what would be"]
+    removed: Annotated[list[SessionJSON], "oldest use first"]
+    left: Annotated[int, "how many sessions there are now"]
+    nbytes: Annotated[int, "what they have"]
+
+
 class SupportJSON(TypedDict):
     """What a backend could do with a device here."""
 
@@ -189,6 +232,8 @@ OUTPUTS: Mapping[str, Any] = {
     "inspect": InspectJSON,
     "verify": VerifyJSON,
     "diff": DifferenceJSON,
+    "sessions": SessionsJSON,
+    "sessions prune": PrunedJSON,
     "bench": BenchJSON,
     "backends": list[BackendJSON],
     "formats": list[FormatJSON],

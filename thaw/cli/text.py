@@ -72,6 +72,14 @@ def count(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
+def ago(elapsed_s: float) -> str:
+    """Write how long something was ago."""
+    for word, seconds in (("days", 86400), ("h", 3600), ("min", 60)):
+        if elapsed_s >= 2 * seconds:
+            return f"{elapsed_s // seconds:,.0f} {word} ago"
+    return f"{elapsed_s:.0f} s ago" if elapsed_s >= 1 else "now"
+
+
 def shape(sizes: Iterable[int]) -> str:
     """Write a shape; that of a scalar in a word."""
     return "\N{MULTIPLICATION SIGN}".join(map(str, sizes)) or "scalar"

@@ -22,6 +22,7 @@ main()
 """
 HEAVY = ("torch", "rich", "markdown_it", "pygments", "asyncio", "thaw.plugins.host")
 LINES = [["--help"], *([each.__name__, "--help"] for each in COMMANDS), ["--nonsense"]]
+LINES += [["sessions", "prune", "--help"], ["sessions", "prune", "--nonsense"]]
 
 
 def imported(tmp_path: Path, *arguments: str, status: int = 0) -> set[str]:
