@@ -219,11 +219,35 @@ def test_a_server_looks_at_what_is_new_and_at_all_twice_a_second(
     assert folder.refresh() == second[1:]
     age(tmp_path / "b.thaw", frozen_s=9, used_s=5)
     assert folder.refresh() == second[1:]
+    (tmp_path / "c.thaw").write_bytes(b"no session")
+    assert folder.refresh() == second[1:]
     clock(module.RESCAN_S)
-    assert folder.refresh() == Folder(tmp_path).scan() != second[1:]
+    third = folder.refresh()
+    assert [each.error is None for each in third] == [True, False, True]
     looked.clear()
     assert folder.refresh() is folder.refresh()
     assert looked == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_session_that_is_used_stays_the_same_entry_for_a_server(
+    tmp_path: Path, ranks: int, clock: Callable[[float], None]
+) -> None:
+    path = freeze(tmp_path / "a.thaw", ranks=ranks)
+    freeze(tmp_path / "b.thaw")
+    folder = Folder(tmp_path)
+    first = folder.refresh()
+    folder.touch(first[0])
+    age(path, frozen_s=50, used_s=5)
+    clock(module.RESCAN_S)
+    rewritten = folder.refresh()
+    assert rewritten[0].snapshot_id == first[0].snapshot_id
+    folder.touch(rewritten[0])
+    clock(module.RESCAN_S)
+    assert folder.refresh() is rewritten
+    (scanned, _) = folder.scan()
+    assert scanned.used == pytest.approx(time.time(), abs=60)
+    assert scanned.used != rewritten[0].used
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

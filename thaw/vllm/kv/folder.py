@@ -43,12 +43,14 @@ class Folder:
     def refresh(self) -> tuple[Entry, ...]:
         """List the sessions as servers do for every request.
 
-        Sessions that come, go or are replaced by name are seen at once; what is written in place,
-        and when they were used, twice a second. Else as `scan`.
+        Sessions that come, go or are replaced by name are seen at once, what is written in place
+        twice a second. Else as `scan`, but that a session which is used stays the same entry, and
+        says when it was used as of the last scan.
         """
         if self._is_due():
-            return self.scan()
-        return self._list(every=False) if self.changed() else self._entries
+            self._scanned_s = monotonic()
+            return self._list(every=True, uses=False)
+        return self._list(every=False, uses=False) if self.changed() else self._entries
 
     def scan(self) -> tuple[Entry, ...]:
         """List the sessions by name; only what is new or another than before is opened.
@@ -63,9 +65,9 @@ class Folder:
             OSError: the folder cannot be listed.
         """
         self._scanned_s = monotonic()
-        return self._list(every=True)
+        return self._list(every=True, uses=True)
 
-    def _list(self, *, every: bool) -> tuple[Entry, ...]:
+    def _list(self, *, every: bool, uses: bool) -> tuple[Entry, ...]:
         """List the sessions, and look at every one, or at those alone that have another inode."""
         # Taken before the folder is listed: what comes meanwhile has another time.
         self._stamp = self._stamp_now()
@@ -75,7 +77,7 @@ class Folder:
         found = {
             name: kept[name]
             if name in kept and before[name] == inode
-            else _entry(self.path, name, known.get(name))
+            else _entry(self.path, name, known.get(name), uses=uses)
             for name, inode in inodes.items()
         }
         self._inodes = inodes
@@ -170,12 +172,13 @@ def _is_named(file: str) -> bool:
     return file.endswith(SUFFIX) and not file.startswith(".")
 
 
-def _entry(folder: Path, name: str, known: Entry | None) -> Entry | None:
+def _entry(folder: Path, name: str, known: Entry | None, *, uses: bool) -> Entry | None:
     """Return what is known of a session if it is current, and else read it."""
     path = folder / name if known is None else known.path
     with suppress(OSError):
         if (found := find(path)) is None:
             return None
         if known is not None and is_current(known, found):
-            return known if known.used == found.used else replace(known, used=found.used)
+            same = known.used == found.used or not uses
+            return known if same else replace(known, used=found.used)
     return read_entry(path)
