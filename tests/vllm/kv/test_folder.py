@@ -76,6 +76,28 @@ def test_a_session_of_several_ranks(tmp_path: Path) -> None:
         assert found.snapshot_id == snapshot.snapshot_id
 
 
+def test_what_many_sessions_say_alike_is_kept_once(tmp_path: Path) -> None:
+    freeze(tmp_path / "a.thaw")
+    freeze(tmp_path / "b.thaw", session(96), ranks=2)
+    freeze(tmp_path / "c.thaw", session(engine={"vllm": "0.32.0"}))
+    one, two, other = Folder(tmp_path).scan()
+    (first,) = one.sessions
+    for each in two.sessions:
+        assert each.engine is first.engine
+        assert each.layers is first.layers
+        assert each.groups[0].layers is first.groups[0].layers
+    assert other.sessions[0].engine == {"vllm": "0.32.0"}
+    assert other.sessions[0].layers is first.layers
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, True), (False, 0), ("1", 1), (None, "null")])
+def test_what_is_almost_alike_is_told_apart(one: object, other: object, tmp_path: Path) -> None:
+    for name, value in (("a", one), ("b", other)):
+        freeze(tmp_path / f"{name}.thaw", session(engine={"field": value}))
+    found = [each.sessions[0].engine["field"] for each in Folder(tmp_path).scan()]
+    assert list(map(repr, found)) == [repr(one), repr(other)]
+
+
 def test_names_are_sorted_and_other_files_are_none_of_ours(tmp_path: Path) -> None:
     for name in ("b.thaw", "a.thaw", "ü x.thaw"):
         freeze(tmp_path / name)

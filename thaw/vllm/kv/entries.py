@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
-from thaw_format import FormatError, format_error, open_ranks
+from thaw_format import JSON, FormatError, format_error, open_ranks
 
 from .names import SUFFIX
-from .record import Session, check_ranks
+from .record import Layer, Session, check_ranks
 from .versions import Found, Version, every_version, find, nbytes_of
 
 _TRIES = 3
+_SHARED = 64
+"""How many engines, and ranks of them, a folder has sessions of, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +121,31 @@ def _open(path: Path) -> tuple[str | None, tuple[Session, ...]]:
 
 
 def _kept(session: Session, first: Session) -> Session:
-    """Keep what is needed once the file is closed, and of all ranks' tokens those of the first."""
-    hashes = replace(session.hashes, values=b"")
-    return replace(session, hashes=hashes, token_ids=first.token_ids)
+    """Keep what is needed once the file is closed; what many sessions say alike is kept once."""
+    return replace(
+        session,
+        hashes=replace(session.hashes, values=b""),
+        token_ids=first.token_ids,
+        engine=_engine(json.dumps(session.engine)),
+        layers=_layers(tuple(session.layers.items())),
+        groups=tuple(replace(each, layers=_names(each.layers)) for each in session.groups),
+    )
+
+
+@lru_cache(_SHARED)
+def _engine(text: str) -> Mapping[str, JSON]:
+    found: Mapping[str, JSON] = json.loads(text)
+    return found
+
+
+@lru_cache(_SHARED)
+def _layers(items: tuple[tuple[str, Layer], ...]) -> Mapping[str, Layer]:
+    return dict(items)
+
+
+@lru_cache(_SHARED)
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return names
 
 
 def _name(path: Path) -> str:
