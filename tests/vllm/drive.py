@@ -24,6 +24,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from async_steps import AsyncSteps
+from model_steps import ModelSteps
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ENGINE: dict[str, Any] = {
@@ -40,7 +41,7 @@ TOKENS = 16
 _TASKS = ("embed", "token_embed", "classify", "token_classify")
 
 
-class Steps(AsyncSteps):
+class Steps(AsyncSteps, ModelSteps):
     """What can be asked for. At most one engine lives at a time."""
 
     def __init__(self) -> None:

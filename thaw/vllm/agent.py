@@ -22,7 +22,7 @@ from .weights.transfer import PreparedState, compare_state, freeze_state, prepar
 
 _AGENT = "_thaw_agent"
 _workers: dict[int, weakref.ref[Any]] = {}
-"""Workers of this process, by the identity of the configuration that each was given."""
+"""Workers of this process in order, by the identity of the configuration that each was given."""
 
 
 class Agent:
@@ -270,7 +270,13 @@ def _sessions() -> Any:
 
 def know(worker: Any) -> None:
     """Let what is given a worker's configuration find the worker's agent."""
+    _workers.pop(id(worker.vllm_config), None)
     _workers[id(worker.vllm_config)] = weakref.ref(worker)
+
+
+def is_last(vllm_config: Any) -> bool:
+    """Say whether no worker of this process was given its configuration later."""
+    return next(reversed(_workers), None) == id(vllm_config)
 
 
 def agent_with(vllm_config: Any) -> Agent:

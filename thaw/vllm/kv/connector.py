@@ -12,7 +12,6 @@ from vllm.v1.core.kv_cache_utils import resolve_kv_cache_block_sizes
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.request import RequestStatus
 
-from ...errors import MismatchError
 from . import releases
 from .counts import Counts, Metrics
 from .orders import Answers, Orders
@@ -182,10 +181,6 @@ def _scheduler(
     vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, settings: Settings
 ) -> SessionScheduler:
     cache = vllm_config.cache_config
-    if not cache.enable_prefix_caching:
-        raise MismatchError(
-            "sessions are prefixes, and this engine caches none: pass enable_prefix_caching=True"
-        )
     groups = [group_of(each) for each in kv_cache_config.kv_cache_groups]
     unit, hash_tokens = resolve_kv_cache_block_sizes(kv_cache_config, vllm_config)
     return SessionScheduler(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.v1.kv_cache_interface import (
-    ChunkedLocalAttentionSpec,
-    FullAttentionSpec,
-    SlidingWindowSpec,
-    UniformTypeKVCacheSpecs,
-)
+from vllm.v1.kv_cache_interface import UniformTypeKVCacheSpecs
 
 from ...errors import MismatchError
 from .binding import GroupOf
+from .layout import LayerCache
 
 FULL, SLIDING_WINDOW = "full", "sliding-window"
+_KINDS = {
+    "FullAttentionSpec": FULL,
+    "MLAAttentionSpec": FULL,
+    "TQFullAttentionSpec": FULL,
+    "SlidingWindowSpec": SLIDING_WINDOW,
+    "SlidingWindowMLASpec": SLIDING_WINDOW,
+}
+"""By the very class: what vLLM or a plugin derives from these drops other blocks, or keeps more."""
 
 
 def group_of(group: Any) -> GroupOf:
@@ -23,16 +27,15 @@ def group_of(group: Any) -> GroupOf:
     Raises:
         MismatchError: it keeps what a session cannot hold.
     """
-    spec = _one_of(group.kv_cache_spec)
     layers = tuple(group.layer_names)
-    if isinstance(spec, SlidingWindowSpec):
-        return GroupOf(SLIDING_WINDOW, spec.block_size, spec.sliding_window, layers)
-    if isinstance(spec, FullAttentionSpec) and not isinstance(spec, ChunkedLocalAttentionSpec):
-        return GroupOf(FULL, spec.block_size, None, layers)
-    raise MismatchError(
-        f"a session cannot hold the state of {layers[0]!r} and the like, which vLLM calls "
-        f"{type(spec).__name__}: start this engine without the connector"
-    )
+    said = {_kind(each, layers) for each in _each(group.kv_cache_spec)}
+    if len(said) > 1:
+        found = "; ".join(map(str, sorted(said, key=str)))
+        raise _refused(layers, f"of kinds that differ ({found})")
+    if getattr(group, "host_resident", False) or not getattr(group, "enable_kv_transfer", True):
+        raise _refused(layers, "that it keeps out of transfers")
+    kind, block_tokens, window = said.pop()
+    return GroupOf(kind, block_tokens, window, layers)
 
 
 def spec_of(group: Any, layer: str) -> Any:
@@ -41,20 +44,62 @@ def spec_of(group: Any, layer: str) -> Any:
     return spec.kv_cache_specs[layer] if isinstance(spec, UniformTypeKVCacheSpecs) else spec
 
 
-def _one_of(spec: Any) -> Any:
+def check_blocks(name: str, cache: LayerCache, spec: Any) -> None:
+    """Refuse a cache of which vLLM shows less, or more, than its blocks hold.
+
+    Args:
+        name: of the layer.
+        spec: vLLM's specification of its cache.
+
+    Raises:
+        MismatchError: a block of the session would not be all of the engine's.
+    """
+    held = spec.unpadded_page_size_bytes
+    if cache.block_nbytes != held:
+        raise MismatchError(
+            f"a block of {name!r} has {held} bytes, of which vLLM's {cache.layer.backend} shows "
+            f"{cache.block_nbytes}: a session cannot hold it; start this engine without the "
+            "connector"
+        )
+
+
+def _each(spec: Any) -> list[Any]:
     if isinstance(spec, UniformTypeKVCacheSpecs):
-        return next(iter(spec.kv_cache_specs.values()))
-    return spec
+        return list(spec.kv_cache_specs.values())
+    return [spec]
+
+
+def _kind(spec: Any, layers: tuple[str, ...]) -> tuple[str, int, int | None]:
+    name = type(spec).__name__
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise _refused(layers, f"which vLLM calls {name}")
+    if not getattr(spec, "prefix_cacheable", True):
+        raise _refused(layers, f"of whose {name} vLLM caches no prefix")
+    return kind, spec.block_size, spec.sliding_window if kind == SLIDING_WINDOW else None
+
+
+def _refused(layers: tuple[str, ...], why: str) -> MismatchError:
+    name = repr(layers[0]) if layers else "layers of other ranks"
+    return MismatchError(
+        f"a session cannot hold the state of {name} and the like, {why}: start this engine without "
+        "the connector"
+    )
 
 
 def check_supported(vllm_config: Any, kv_cache_config: Any) -> None:
-    """Refuse engines whose blocks no session can hold.
+    """Refuse engines whose blocks no session can hold, on every rank and in the scheduler.
 
     Raises:
         MismatchError: it is such an engine; the message names the option, or the layers.
     """
     for group in kv_cache_config.kv_cache_groups:
         group_of(group)
+    if not vllm_config.cache_config.enable_prefix_caching:
+        raise MismatchError(
+            "sessions are prefixes, and this engine caches none: pass enable_prefix_caching=True, "
+            "if vLLM can do so for this model on this device"
+        )
     parallel = vllm_config.parallel_config
     for option in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(parallel, option, 1) > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from thaw_format import JSON, ThawError
 
-from ..agent import Agent, agent_with
+from ..agent import Agent, agent_with, is_last
 from ..weights.identity import PROCESSED, identify, rank_shard
 from . import releases
 from .binding import Binding
@@ -16,10 +16,14 @@ from .counts import Counts
 from .layout import LayerCache
 from .orders import Answers, Load, Moved, Orders
 from .settings import Settings
-from .specs import group_of, spec_of
+from .specs import check_blocks, group_of, spec_of
 from .transfers import Rank, Transfers
 
 _REMEMBERED = 256
+_STALE = (
+    "this process has the connector of another engine, which did not start or was not shut down: "
+    "shut it down, or start this engine in a new process"
+)
 
 
 class SessionWorker:
@@ -50,21 +54,13 @@ class SessionWorker:
         """Take the memory of the engine's caches.
 
         Raises:
-            ThawError: rows of one are not what the engine says.
+            ThawError: blocks of one are not what the engine says, or they are another engine's.
         """
-        layers = self._config.compilation_config.static_forward_context
-        cache_dtype = str(self._config.cache_config.cache_dtype)
+        if not is_last(self._config):
+            raise ThawError(_STALE)
         for group, vllm_group in self._groups:
             for name in group.layers:
-                cache, layer = kv_caches[name], layers[name]
-                axis = releases.block_axis(layer, spec_of(vllm_group, name), cache_dtype)
-                self._caches[name] = LayerCache.of(
-                    cache,
-                    axis,
-                    self._blocks,
-                    backend=layer.get_attn_backend().get_name(),
-                    cache_dtype=cache_dtype,
-                )
+                self._caches[name] = self._cache_of(name, spec_of(vllm_group, name), kv_caches)
         shard = rank_shard(self._config, self._agent.rank)
         rank = Rank(shard, self._caches, self._bound, self._agent.opened, self._settings.backend)
         self._transfers = Transfers(rank)
@@ -128,6 +124,19 @@ class SessionWorker:
     def close(self) -> None:
         if self._transfers is not None:
             self._transfers.close()
+
+    def _cache_of(self, name: str, spec: Any, kv_caches: Mapping[str, torch.Tensor]) -> LayerCache:
+        cache_config = self._config.cache_config
+        layer = self._config.compilation_config.static_forward_context[name]
+        made = LayerCache.of(
+            kv_caches[name],
+            releases.block_axis(layer, spec, str(cache_config.cache_dtype)),
+            self._blocks,
+            backend=layer.get_attn_backend().get_name(),
+            cache_dtype=str(cache_config.cache_dtype),
+        )
+        check_blocks(name, made, spec)
+        return made
 
     @property
     def _agent(self) -> Agent:
