@@ -55,6 +55,8 @@ class ThawConnector(base.KVConnectorBase_V1, base.SupportsHMA):
         from vllm.v1.core.sched.scheduler import Scheduler
 
         releases.take_failed_loads(Scheduler)
+        assert self._scheduler is not None
+        self._scheduler.bind_pool(gpu_block_pool)
 
     def get_num_new_matched_tokens(
         self, request: Any, num_computed_tokens: int
@@ -97,8 +99,7 @@ class ThawConnector(base.KVConnectorBase_V1, base.SupportsHMA):
     def reset_cache(self) -> bool:
         """Forget what sessions were compared with: the weights may be others by now."""
         assert self._scheduler is not None
-        self._scheduler.reset()
-        return True
+        return self._scheduler.reset()
 
     # A worker's side
 

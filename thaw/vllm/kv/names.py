@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
-from thaw_format import ThawError
+from thaw_format import ThawError, place_of
 
 SUFFIX = ".thaw"
 MAX_NBYTES = 255
@@ -32,6 +33,29 @@ def safe_name(name: object) -> str:
     if why := _fault(stem):
         raise ThawError(f"{name[:40]!a} {why}: {_ALLOWED}")
     return stem + SUFFIX
+
+
+def path_of(name: str, folder: str | os.PathLike[str], *, any_path: bool = False) -> Path:
+    """Find the file of a session that a user names: by a name, or by a path in the folder.
+
+    Args:
+        folder: that of the sessions.
+        any_path: whether the path may be one outside of the folder.
+
+    Raises:
+        ThawError: it is none in the folder, or its name is no session's.
+        ValueError, OSError: it is no path.
+    """
+    whole = Path(folder).resolve()
+    if os.sep not in name:
+        return whole / safe_name(name)
+    path = place_of(name)
+    if not any_path and path.parent != whole:
+        raise ThawError(
+            f"{name} is not in {whole}: requests name sessions of that folder, unless the "
+            "connector's any_path is set"
+        )
+    return path.parent / safe_name(path.name)
 
 
 def _fault(stem: str) -> str | None:

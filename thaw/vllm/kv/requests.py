@@ -53,6 +53,8 @@ class Asked:
             value = getattr(made, name)
             if value is not None and type(value) is not kind:
                 raise ValueError(f"{name!r} is {value!r}, expected a {kind.__name__}")
+        if made.tokens is not None and made.tokens < 1:
+            raise ValueError(f"'tokens' is {made.tokens}, expected 1 or more")
         return made
 
 

@@ -13,35 +13,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thaw_format import ThawError, staging_folder
+from thaw_format import ThawError, place_of, staging_folder
 
 from ...freezing import finish_ranks
-from ..ranks import absolute
 from . import releases
 from .binding import Binding, Difference, compare
 from .counts import Counts
 from .entries import Entry, read_entry
-from .folder import Folder, safe_name
+from .folder import Folder
 from .layout import Blocks
 from .lookup import INPUTS, Candidate, Match, Sessions
+from .misses import Misses, none_serves
+from .names import path_of
 from .orders import Answers, Freeze, Load, Moved, Orders
 from .record import Hashes
 from .requests import Adapters, Asked, inputs_of, token_bytes
 from .settings import Settings
 
+UNBOUND, FOLDER = "unbound", "folder"
 _NULL_BLOCK = 0
 """The number of the block that stands where a sliding window has passed."""
 _EMBEDDED = Difference(INPUTS, "the request has prompt embeddings")
 
+_SPARE = 64
+"""How many comparisons are kept of sessions that may have gone."""
+
 _log = logging.getLogger("vllm.thaw")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Loading:
-    """A load under way: tokens of a session that others may wait for."""
+    """A load under way: tokens of a session that others may wait for.
+
+    Attributes:
+        external: how many of the tokens are loaded.
+        is_wanted: whether its request has not ended.
+        has_failed: whether it failed on a rank.
+    """
 
     candidate: Candidate
     tokens: int
+    external: int
+    is_wanted: bool = True
+    has_failed: bool = False
 
 
 class SessionScheduler:
@@ -66,6 +80,7 @@ class SessionScheduler:
         held_back: int = 0,
     ) -> None:
         self.counts = Counts()
+        self._misses = Misses(self.counts)
         self._settings = settings
         self._folder = Folder(Path(settings.sessions))
         self._block_tokens, self._hash_tokens = tuple(block_tokens), hash_tokens
@@ -75,20 +90,25 @@ class SessionScheduler:
         self._bindings: tuple[Binding, ...] | None = None
         self._heard: dict[int, Binding | str] = {}
         self._asked_for_binding = self._was_reset = False
+        self._unbound = ""
+        self._pool: Any = None
         self._entries: tuple[Entry, ...] = ()
         self._sessions: Sessions | None = None
-        self._failed: dict[str, Entry] = {}
+        self._compared: dict[tuple[object, ...], Difference | None] = {}
+        self._failed: set[tuple[object, ...]] = set()
         self._gave_up: set[str] = set()
         self._matches: dict[str, Match] = {}
         self._loading: dict[str, Loading] = {}
         self._freezing: dict[str, Freeze] = {}
-        self._reasons: dict[str, str] = {}
         self._answers: dict[str, list[Moved]] = {}
-        self._said: set[tuple[str, str]] = set()
         self._orders = Orders()
         self._sealing = ThreadPoolExecutor(1, "thaw-seal")
 
     # What vLLM's scheduler asks
+
+    def bind_pool(self, pool: Any) -> None:
+        """Take vLLM's pool of blocks, which tells whether any is in use."""
+        self._pool = pool
 
     def matched_tokens(self, request: Any, computed: int) -> int | None:
         """Say how many tokens beyond those that are computed a session serves; None: ask again."""
@@ -96,12 +116,12 @@ class SessionScheduler:
         try:
             asked = Asked.of(request.kv_transfer_params)
         except ValueError as error:
-            self._note(request, INPUTS, str(error))
+            self._misses.note(request.request_id, "", str(error))
             return 0
-        if asked.skip or request.request_id in self._gave_up:
+        if asked.skip or request.request_id in self._gave_up or request.skip_reading_prefix_cache:
             return 0
         if request.prompt_embeds is not None:
-            self._miss(request, "", _EMBEDDED)
+            self._misses.miss(request.request_id, "", _EMBEDDED)
             return 0
         most = (request.num_tokens - 1) // self._unit * self._unit - self._held_back
         if most <= computed:
@@ -110,7 +130,7 @@ class SessionScheduler:
         if found is None or (found.tokens > computed and self._is_under_way(found, computed)):
             return None
         for path, difference in found.missed:
-            self._miss(request, path, difference)
+            self._misses.miss(request.request_id, path, difference)
         if found.tokens <= computed:
             return 0
         self._matches[request.request_id] = found
@@ -133,10 +153,9 @@ class SessionScheduler:
         candidate = found.candidate
         order = Load(request.request_id, candidate.path, candidate.snapshot_id, groups)
         self._orders.loads.append(order)
-        self._loading[request.request_id] = Loading(candidate, found.tokens)
-        self._reasons.pop(request.request_id, None)
+        self._loading[request.request_id] = Loading(candidate, found.tokens, external_tokens)
+        self._misses.take(request.request_id)
         self._folder.touch(candidate.entry)
-        self.counts.add("load_tokens", external_tokens)
 
     def take_orders(self) -> Orders:
         """Return what workers have to do in this step."""
@@ -160,7 +179,9 @@ class SessionScheduler:
 
     def received(self, request_id: str) -> None:
         """Take note that all ranks have ended the load of a request."""
-        self._loading.pop(request_id, None)
+        loading = self._loading.pop(request_id, None)
+        if loading is not None and not loading.has_failed:
+            self.counts.add("load_tokens", loading.external)
 
     def finished(
         self, request: Any, block_ids: Sequence[Sequence[int]], ended_well: bool
@@ -168,8 +189,10 @@ class SessionScheduler:
         """Order the freeze of a request that asks for it; say whether its blocks have to stay."""
         self._matches.pop(request.request_id, None)
         self._gave_up.discard(request.request_id)
+        if loading := self._loading.get(request.request_id):
+            loading.is_wanted = False
         said: dict[str, Any] = {}
-        if reason := self._reasons.pop(request.request_id, None):
+        if reason := self._misses.take(request.request_id):
             said["missed"] = reason
         try:
             asked = Asked.of(request.kv_transfer_params)
@@ -190,11 +213,23 @@ class SessionScheduler:
         stays = request.request_id in self._freezing
         return stays, {"thaw": said} if said else None
 
-    def reset(self) -> None:
-        """Forget what ranks have said: weights may be others by now."""
-        self._bindings, self._heard, self._was_reset = None, {}, True
+    def reset(self) -> bool:
+        """Forget what ranks have said: weights may be others by now.
+
+        Returns:
+            Whether no block is left of before; where requests or freezes hold some, vLLM did not
+            reset its own cache either, and ranks go on to take blocks for those of old weights.
+        """
+        self._bindings, self._heard, self._unbound = None, {}, ""
         self._sessions = None
         self._failed.clear()
+        self._compared.clear()
+        pool = self._pool
+        # The null block is always in use.
+        if pool is not None and pool.num_gpu_blocks - pool.get_num_free_blocks() > 1:
+            return False
+        self._was_reset = True
+        return True
 
     def close(self) -> None:
         self._sealing.shutdown()
@@ -203,58 +238,64 @@ class SessionScheduler:
 
     def _match(self, request: Any, asked: Asked, most: int) -> Match | None:
         """Find the session for a request; None while ranks have not said what they are bound to."""
-        if asked.restore is not None:
-            sessions = self._only(request, asked.restore)
-        else:
-            sessions = self._known()
+        try:
+            if asked.restore is not None:
+                sessions = self._only(request, asked.restore)
+            else:
+                sessions = self._known()
+        except OSError as error:
+            return none_serves(FOLDER, f"{self._settings.sessions} cannot be listed: {error}")
         if sessions is None:
-            return Match() if self._asked_for_binding_failed() else None
+            return none_serves(UNBOUND, self._unbound) if self._unbound else None
         tokens = request.all_token_ids
         if not sessions.may_serve(token_bytes(tokens[: self._unit])):
             return Match()
         try:
             inputs = inputs_of(request, self._adapters)
         except OSError as error:
-            return Match(missed=((asked.restore or "", Difference(INPUTS, str(error))),))
+            return none_serves(INPUTS, str(error))
         return sessions.find(token_bytes(tokens), inputs, most)
 
     def _known(self) -> Sessions | None:
         """Return what the folder has, compared with this engine."""
         if self._folder.changed() and (entries := self._folder.scan()) is not self._entries:
             self._entries, self._sessions = entries, None
+            self._misses.damaged(entries)
         if self._sessions is None:
-            found = [each for each in self._entries if self._failed.get(each.name) is not each]
+            found = [each for each in self._entries if _version(each) not in self._failed]
             if not any(each.sessions for each in found):
                 # Nothing to compare: ranks need not be asked.
                 return Sessions(self._unit, ())
-            if self._bindings is None:
-                self._asked_for_binding = True
+            if not self._is_bound():
                 return None
             self._sessions = Sessions(self._unit, self._candidates(found))
         return self._sessions
 
     def _only(self, request: Any, name: str) -> Sessions | None:
-        if self._bindings is None:
-            self._asked_for_binding = True
+        if not self._is_bound():
             return None
         try:
             entry = read_entry(self._path(name))
-        except (ThawError, OSError) as error:
-            self._note(request, "gone", str(error))
+        except (ThawError, OSError, ValueError) as error:
+            self._misses.note(request.request_id, name, str(error))
             return Sessions(self._unit, ())
         if entry is None or entry.error is not None:
             said = "there is no such session" if entry is None else entry.error
-            self._note(request, "gone", f"{name}: {said}")
+            self._misses.note(request.request_id, name, f"{name}: {said}")
             return Sessions(self._unit, ())
         return Sessions(self._unit, self._candidates([entry]))
 
     def _candidates(self, entries: Sequence[Entry]) -> list[Candidate]:
+        """Compare sessions with this engine, each once."""
         assert self._bindings is not None
-        return [
-            Candidate(each, compare(each.sessions, self._bindings))
-            for each in entries
-            if each.sessions
-        ]
+        known, whole = self._compared, [each for each in entries if each.sessions]
+        for each in whole:
+            if _version(each) not in known:
+                known[_version(each)] = compare(each.sessions, self._bindings)
+        if len(known) > 2 * len(self._entries) + _SPARE:
+            current = {_version(each) for each in (*self._entries, *whole)}
+            self._compared = {key: found for key, found in known.items() if key in current}
+        return [Candidate(each, known[_version(each)]) for each in whole]
 
     def _is_under_way(self, match: Match, computed: int) -> bool:
         """Say whether another request loads what this one wants, so that it is read once."""
@@ -270,24 +311,26 @@ class SessionScheduler:
         if len(self._heard) < self._world_size:
             return
         said = [self._heard[rank] for rank in sorted(self._heard)]
-        failed = [each for each in said if isinstance(each, str)]
-        if failed:
-            _log.warning("no session can be used: %s", failed[0])
-        self._bindings = tuple(each for each in said if isinstance(each, Binding))
         self._asked_for_binding = False
+        self._unbound = next((each for each in said if isinstance(each, str)), "")
+        if not self._unbound:
+            self._bindings = tuple(each for each in said if isinstance(each, Binding))
 
-    def _asked_for_binding_failed(self) -> bool:
-        return self._bindings is not None and len(self._bindings) < self._world_size
+    def _is_bound(self) -> bool:
+        """Say whether ranks have said what sessions are bound to; they are asked, if not."""
+        self._asked_for_binding = self._bindings is None and not self._unbound
+        return self._bindings is not None
 
     def _heard_load(self, request_id: str, loading: Loading, moved: Sequence[Moved]) -> None:
         for each in moved:
             if each.reason:
                 # Until it is another file. This request has waited long enough.
-                self._failed[loading.candidate.entry.name] = loading.candidate.entry
-                self._gave_up.add(request_id)
-                self._sessions = None
+                self._failed.add(_version(loading.candidate.entry))
+                self._sessions, loading.has_failed = None, True
                 self.counts.miss(each.reason)
-                self._reasons[request_id] = f"{each.path}: {each.error}"
+                if loading.is_wanted:
+                    self._gave_up.add(request_id)
+                    self._misses.note(request_id, each.path, f"{each.path}: {each.error}")
 
     # Freezing
 
@@ -311,7 +354,7 @@ class SessionScheduler:
         path.parent.mkdir(parents=True, exist_ok=True)
         return Freeze(
             request.request_id,
-            absolute(path),
+            os.fspath(place_of(path)),
             secrets.token_hex(16),
             token_bytes(request.all_token_ids[:tokens]),
             Hashes(self._algorithm, releases.none_hash(), self._hash_tokens, b"".join(hashes)),
@@ -345,28 +388,12 @@ class SessionScheduler:
             _log.warning("session %s was not sealed: %s", path, error)
 
     def _path(self, name: str) -> Path:
-        """Find the file of a session that a request names."""
-        if os.sep in name:
-            path, folder = Path(absolute(name)), Path(absolute(self._settings.sessions))
-            if not self._settings.any_path and path.parent != folder:
-                raise ThawError(
-                    f"{name} is not in {folder}: requests name sessions of that folder, unless the "
-                    "connector's any_path is set"
-                )
-            return path
-        return Path(absolute(self._settings.sessions)) / safe_name(name)
+        return path_of(name, self._settings.sessions, any_path=self._settings.any_path)
 
-    # Saying why
 
-    def _miss(self, request: Any, path: str, difference: Difference) -> None:
-        self.counts.miss(difference.reason)
-        self._note(request, difference.reason, f"{path}: {difference.line}" if path else "")
-        if (path, difference.reason) not in self._said:
-            self._said.add((path, difference.reason))
-            _log.warning("session %s is not used: %s", path, difference.line)
-
-    def _note(self, request: Any, reason: str, line: str) -> None:
-        self._reasons.setdefault(request.request_id, line or reason)
+def _version(entry: Entry) -> tuple[object, ...]:
+    """Tell a session from another of its name, whenever they were used."""
+    return entry.path, entry.snapshot_id, entry.version
 
 
 def _between(ids: Sequence[int], start: int, end: int, first: int) -> Blocks:
