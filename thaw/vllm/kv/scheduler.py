@@ -6,16 +6,13 @@ import logging
 import math
 import os
 import secrets
-import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thaw_format import ThawError, place_of, staging_folder
+from thaw_format import ThawError
 
-from ...freezing import finish_ranks
 from . import releases
 from .binding import Binding, Difference, compare
 from .counts import Counts
@@ -28,6 +25,7 @@ from .names import path_of
 from .orders import Answers, Freeze, Load, Moved, Orders
 from .record import Hashes
 from .requests import Adapters, Asked, inputs_of, token_bytes
+from .sealing import Sealing
 from .settings import Settings
 
 UNBOUND, FOLDER = "unbound", "folder"
@@ -102,7 +100,7 @@ class SessionScheduler:
         self._freezing: dict[str, Freeze] = {}
         self._answers: dict[str, list[Moved]] = {}
         self._orders = Orders()
-        self._sealing = ThreadPoolExecutor(1, "thaw-seal")
+        self._sealing = Sealing(self._folder.path, ranks=world_size, max_bytes=settings.max_bytes)
 
     # What vLLM's scheduler asks
 
@@ -232,7 +230,7 @@ class SessionScheduler:
         return True
 
     def close(self) -> None:
-        self._sealing.shutdown()
+        self._sealing.close()
 
     # Finding
 
@@ -350,12 +348,12 @@ class SessionScheduler:
         ]
         inputs = inputs_of(request, self._adapters)
         hashes = request.block_hashes[: tokens // self._hash_tokens]
-        path = self._path(asked.freeze)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path, snapshot_id = self._path(asked.freeze), secrets.token_hex(16)
+        self._sealing.begin(path, snapshot_id)
         return Freeze(
             request.request_id,
-            os.fspath(place_of(path)),
-            secrets.token_hex(16),
+            os.fspath(path),
+            snapshot_id,
             token_bytes(request.all_token_ids[:tokens]),
             Hashes(self._algorithm, releases.none_hash(), self._hash_tokens, b"".join(hashes)),
             tuple(blocks for _, blocks in stored),
@@ -369,23 +367,7 @@ class SessionScheduler:
         """Seal what all ranks have frozen, or remove it."""
         order = self._freezing.pop(request_id)
         failed = [each for each in moved if each.reason]
-        self._sealing.submit(self._seal, order, failed)
-
-    def _seal(self, order: Freeze, failed: Sequence[Moved]) -> None:
-        path = Path(order.path)
-        try:
-            if failed:
-                shutil.rmtree(staging_folder(path, order.snapshot_id), ignore_errors=True)
-                return
-            if self._world_size > 1:
-                finish_ranks(path, snapshot_id=order.snapshot_id)
-            if self._settings.max_bytes:
-                for each in Folder(self._folder.path).prune(
-                    self._settings.max_bytes, keep=(path.stem,)
-                ):
-                    _log.info("removed session %s: the folder was full", each.name)
-        except (ThawError, OSError) as error:
-            _log.warning("session %s was not sealed: %s", path, error)
+        self._sealing.end(Path(order.path), order.snapshot_id, failed=bool(failed))
 
     def _path(self, name: str) -> Path:
         return path_of(name, self._settings.sessions, any_path=self._settings.any_path)

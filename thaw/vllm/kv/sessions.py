@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from thaw_format import ThawError, open_ranks
+from thaw_format import ThawError, open_ranks, place_of, staging_folder
 
 from ...errors import MismatchError
 from ...plugins.endings import check_ending
@@ -22,6 +22,7 @@ from ..adapters import for_engines
 from ..answers import Answer
 from ..engine import Engine
 from ..ranks import absolute, checked
+from .entries import read_entry
 from .record import Session
 
 Prompt: TypeAlias = "str | Sequence[int] | Mapping[str, Any] | Any"
@@ -70,7 +71,7 @@ async def freeze_session(
     """
     began = time.perf_counter()
     check_ending(Path(path), "thaw")
-    where = absolute(path)
+    where = os.fspath(place_of(path))
     adapter = lora_request or getattr(prompt, "lora_request", None)
     made, tokens = await _prompt(llm, prompt, cache_salt)
     asked = {"freeze": where} | ({"tokens": tokens} if tokens else {})
@@ -80,6 +81,7 @@ async def freeze_session(
         raise ThawError(f"{where} was not frozen: {said.get('error', _NO_CONNECTOR)}")
     await llm.settle()
     moved = await _ended(llm, said["snapshot_id"])
+    await _sealed(llm, where, said["snapshot_id"], len(moved))
     return _report(where, moved, said["tokens"], time.perf_counter() - began)
 
 
@@ -184,6 +186,25 @@ async def _ended(llm: Engine, snapshot_id: str) -> Sequence[Answer]:
         if all(answer["ended"] for answer in answers):
             return answers
         await llm.wait(_EVERY_S)
+
+
+async def _sealed(llm: Engine, where: str, snapshot_id: str, ranks: int) -> None:
+    """Wait until what several ranks have frozen has its name.
+
+    Raises:
+        ThawError: it did not get it, or another has it by now.
+    """
+    if ranks == 1:
+        return
+    staged = staging_folder(where, snapshot_id)
+    while staged.exists():
+        await llm.wait(_EVERY_S)
+    entry = read_entry(Path(where))
+    if entry is None or entry.snapshot_id != snapshot_id:
+        raise ThawError(
+            f"{where} was not frozen: the engine's log says why, unless another engine has "
+            "frozen to that name meanwhile"
+        )
 
 
 def _report(where: str, answers: Sequence[Answer], tokens: int, elapsed_s: float) -> SessionReport:

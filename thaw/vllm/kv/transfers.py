@@ -20,10 +20,12 @@ from thaw_format import (
     Digests,
     FileSource,
     FileTarget,
+    FormatError,
     Layout,
     Shard,
     Snapshot,
     ThawError,
+    dtype_name,
     make_staging_folder,
     rank_file,
     write_shard,
@@ -34,7 +36,7 @@ from ...plugins.choosing import select_backend
 from ...seam.backend import Transfer, written_digests
 from ...seam.plan import Extents, ReadPlan, WritePlan
 from ...version import __version__
-from .binding import Binding, compare
+from .binding import LAYOUT, Binding, Difference, compare
 from .layout import LayerCache, extents_of, file_layout, starts_in
 from .orders import Freeze, Load, Moved
 from .record import KIND, Group, Session
@@ -74,6 +76,14 @@ class Ended:
 
     loads: dict[str, Moved] = field(default_factory=dict)
     freezes: dict[str, Moved] = field(default_factory=dict)
+
+
+class _DiffersError(ThawError):
+    """A session is not one of this rank."""
+
+    def __init__(self, difference: Difference) -> None:
+        super().__init__(difference.line)
+        self.difference = difference
 
 
 class Transfers:
@@ -151,12 +161,15 @@ class Transfers:
             try:
                 with torch.cuda.stream(stream):
                     moved = move(order)
-            except (ThawError, OSError, ValueError, TypeError) as error:
-                moved = self._failed(order, error, time.perf_counter() - began)
-            if not moved.reason:
                 _log_end(order, moved)
-            with self._lock:
-                ended[order.request_id] = moved
+            except BaseException as error:
+                # Whatever it was: a request waits for this, or blocks are held for it.
+                moved = self._failed(order, error, time.perf_counter() - began)
+                if not isinstance(error, (ThawError, OSError, ValueError)):
+                    raise
+            finally:
+                with self._lock:
+                    ended[order.request_id] = moved
 
         future = pool.submit(run)
         with self._lock:
@@ -167,12 +180,9 @@ class Transfers:
         with self._lock:
             self._under_way.discard(future)
 
-    def _failed(self, order: Load | Freeze, error: Exception, elapsed_s: float) -> Moved:
+    def _failed(self, order: Load | Freeze, error: BaseException, elapsed_s: float) -> Moved:
         what = "load" if isinstance(order, Load) else "freeze"
-        reason = FAILED
-        if isinstance(order, Load):
-            gone = isinstance(error, FileNotFoundError)
-            reason = GONE if gone else DAMAGED if isinstance(error, ValueError) else FAILED
+        reason = _reason(error) if isinstance(order, Load) else FAILED
         _log.warning("the %s of session %s failed: %s", what, order.path, error)
         return Moved(
             self._rank.shard.rank,
@@ -192,6 +202,7 @@ class Transfers:
                 raise FileNotFoundError(f"{order.path} is another session by now")
             session = Session.of(snapshot)
             _check(session, rank.binding())
+            _check_dtypes(snapshot, rank.caches)
             groups = [
                 (group.layers, blocks)
                 for group, blocks in zip(session.groups, order.groups, strict=True)
@@ -275,7 +286,24 @@ def _behind_caller(device: torch.device) -> torch.cuda.Stream | None:
 def _check(session: Session, binding: Binding) -> None:
     """See once more that a session is one of this rank: weights may be others by now."""
     if difference := compare([session], [binding]):
-        raise ThawError(difference.line)
+        raise _DiffersError(difference)
+
+
+def _check_dtypes(snapshot: Snapshot, caches: Mapping[str, LayerCache]) -> None:
+    """See that elements are what the caches have: others of their width would be taken for them."""
+    for name, spec in snapshot.tensors.items():
+        if spec.dtype != (ours := caches[name].dtype):
+            line = f"{name!r} has elements of {dtype_name(spec.dtype)}, here of {dtype_name(ours)}"
+            raise _DiffersError(Difference(LAYOUT, line))
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a word for counters why a load failed."""
+    if isinstance(error, _DiffersError):
+        return error.difference.reason
+    if isinstance(error, FileNotFoundError):
+        return GONE
+    return DAMAGED if isinstance(error, FormatError) else FAILED
 
 
 def _session(order: Freeze, binding: Binding) -> Session:
