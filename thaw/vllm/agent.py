@@ -15,7 +15,7 @@ from ..plugins.opening import open_snapshot
 from ..restoring.pinning import PinnedSnapshot, pin
 from .answers import REPORT, Answer, answering
 from .readiness import check_alone, check_awake
-from .weights.fingerprint import fingerprint_of
+from .weights.fingerprint import fingerprint_of, forget_fingerprint
 from .weights.identity import LOADED, PROCESSED, check_identity, identify, rank_shard, stage_of
 from .weights.scratch import clear_scratch
 from .weights.transfer import PreparedState, compare_state, freeze_state, prepare_state
@@ -73,6 +73,7 @@ class Agent:
     def weights_change(self) -> None:
         """Take note that weights are about to change, or have."""
         self._fingerprint, self.caches_are_old = None, True
+        forget_fingerprint(self._worker.get_model())
 
     def weights_leave(self) -> None:
         """Take note that weights leave memory, or come back: the engine resets its caches then."""

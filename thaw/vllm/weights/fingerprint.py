@@ -103,6 +103,11 @@ def note_fingerprint(model: nn.Module) -> None:
     _noted[model] = fingerprint(_own(take_state(model)))
 
 
+def forget_fingerprint(model: nn.Module) -> None:
+    """Forget what was noted of a model: its weights are about to be others."""
+    _noted.pop(model, None)
+
+
 @contextmanager
 def noting_fingerprint(loader: Any, vllm_config: Any) -> Iterator[None]:
     """Note the fingerprint of what a loader loads in a block, where it may not be readable later.
