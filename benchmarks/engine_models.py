@@ -133,6 +133,18 @@ def save_full(name: str, folder: Path, device: torch.device) -> None:
     config.save_pretrained(folder)
 
 
+def save_config(name: str, folder: Path, **changes: Any) -> None:
+    """Write what describes a model, for an engine that makes its weights up."""
+    from transformers import AutoModelForCausalLM
+
+    kind, settings = {**FULL, **LARGE, **_SAVED}[name]
+    config = _config(kind, settings | changes)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    config.architectures, config.dtype = [type(model).__name__], torch.bfloat16
+    config.save_pretrained(folder)
+
+
 def _config(kind: str, settings: Config) -> Any:
     import transformers
 

@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from engine_models import ARCHITECTURES, FULL, QUANTIZED, save, save_full
 from engine_runs import ENGINE, Bench, Places, rounds
 from engines_results import figures as figures_of
 from gauges import describe_machine, warm
-from results import Row, write_results
+from results import Figure, Row, write_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
@@ -45,16 +45,27 @@ _CASE = {"decoding": "name", "starts": "way", "modes": "mode", "together": "way"
 class Results:
     """A file of results that grows."""
 
-    def __init__(self, path: Path, device: torch.device, commit: str | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device,
+        commit: str | None,
+        judge: Callable[[list[Row]], list[Figure]] = figures_of,
+    ) -> None:
+        self._judge = judge
         self._path = path
         self._rows: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
         self._machine = describe_machine(device, commit)
 
     def add(self, part: str, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            made = dict(row)
-            self._rows.append({"part": part, "case": made.pop(_CASE.get(part, "name"))} | made)
-        found = figures_of(self._rows)
+        made = [dict(row) for row in rows]
+        key = _CASE.get(part, "name")
+        self.add_rows([{"part": part, "case": row.pop(key)} | row for row in made])
+
+    def add_rows(self, rows: list[Row]) -> None:
+        """Add rows that say what they are of."""
+        self._rows += rows
+        found = self._judge(self._rows)
         write_results(self._path, self._machine, self._rows, found, versions=versions())
 
 

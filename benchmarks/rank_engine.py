@@ -68,7 +68,8 @@ ACTIONS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def main(task: str, answer: str) -> None:
+def main(task: str, answer: str, *, actions: Mapping[str, Callable[..., Any]] = ACTIONS) -> None:
+    """Start an engine and do what is asked, by the names of actions."""
     said: dict[str, Any] = {"done": []}
 
     def note(**more: Any) -> None:
@@ -86,7 +87,7 @@ def main(task: str, answer: str) -> None:
     try:
         for name, *arguments in wanted["actions"]:
             began = time.perf_counter()
-            value = ACTIONS[name](llm, *arguments)
+            value = actions[name](llm, *arguments)
             elapsed_s = time.perf_counter() - began
             said["done"].append({"action": name, "elapsed_s": elapsed_s, "value": value})
             note()

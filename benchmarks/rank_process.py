@@ -1,4 +1,4 @@
-"""Runs `rank_engine.py` in fresh processes, and reads from its log what happened when."""
+"""Runs engines in fresh processes, and reads from their logs what happened when."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ def run_engine(
     *,
     limit_s: float,
     sign: str = "",
+    script: str = "rank_engine.py",
 ) -> Row:
     """Start an engine in a fresh process; return what it answered, and what its log tells.
 
     Args:
         sign: what the log says when it happens; the time from there to the end is measured.
+        script: what starts the engine and takes the actions.
     """
     stem = re.sub(r"\W+", "-", name)
     log, answer = folder / f"{stem}.log", folder / f"{stem}.json"
@@ -43,17 +45,19 @@ def run_engine(
     began = time.perf_counter()
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "rank_engine.py"), task, str(answer)],
+            [sys.executable, str(HERE / script), task, str(answer)],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONPATH": path},
             start_new_session=True,
         )
-    seen_s = _follow(process, log, sign, began + limit_s)
-    ended = time.perf_counter()
-    hung = process.poll() is None
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        seen_s = _follow(process, log, sign, began + limit_s)
+        ended = time.perf_counter()
+        hung = process.poll() is None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     row: Row = {"name": name, "status": process.wait(), "hung": hung, "wall_s": ended - began}
     row |= json.loads(answer.read_text()) if answer.exists() else {"done": []}
     said = log.read_text(errors="replace")

@@ -102,7 +102,7 @@ def _steps(
     """Yield name, the rank that moves alone or None, how often, and the move itself."""
     file = next(Path(moves.tmpfs).glob(f"rank-{rank:05}-of-*.thaw"))
     if device.type == "cuda":
-        copy = _bus(device)
+        copy = pinned_copies(device)
         yield "pinned copies, rank 0 alone", 0, moves.again, copy
         yield "pinned copies", None, moves.again, copy
     yield "reads alone, tmpfs", None, moves.again, _reading(file)
@@ -131,7 +131,8 @@ def _timed(move: Move, device: torch.device) -> tuple[Row, Row]:
     return {"began": began, "ended": time.perf_counter(), "nbytes": nbytes}, more
 
 
-def _bus(device: torch.device) -> Move:
+def pinned_copies(device: torch.device) -> Move:
+    """Copy pinned memory to a device, in large pieces: what its bus moves."""
     from thaw.bench.memory import transfer_buffer
 
     pinned = transfer_buffer(device)
