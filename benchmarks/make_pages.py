@@ -11,6 +11,7 @@ import cpu_pages
 import engines_page
 import line_rate_page
 import ranks_page
+import sessions_page
 from results import FOLDER, read_results
 
 HERE = Path(__file__).parent
@@ -30,7 +31,11 @@ def pages(folder: Path = FOLDER) -> dict[str, str]:
     }
     found = read_results(*(file for _, file in makers.values()), folder=folder)
     made = {name: make(found[file]) for name, (make, file) in makers.items() if file in found}
-    for name, of in (("line_rate.md", line_rate_page), ("engines.md", engines_page)):
+    for name, of in {
+        "line_rate.md": line_rate_page,
+        "engines.md": engines_page,
+        "sessions.md": sessions_page,
+    }.items():
         several = read_results(*of.FILES, folder=folder)
         if of.FILES[0] in several:
             made[name] = of.make(several)

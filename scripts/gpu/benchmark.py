@@ -4,9 +4,9 @@
 
 FILE is a tar archive of vLLM and what it needs, as they lie in a folder of installed packages; DIR
 holds wheels of what else the machine lacks and of the native backend. PART is one of `engines.py`
-(decoding, figures), of `ranks.py` (make, decode-ranks, together, faults, large), `modes`, or
-`before-after`, which needs no vLLM, and OPTIONS are its own. All is unpacked into a folder that is
-removed at the end; results go to PART.json.
+(decoding, figures), of `ranks.py` (make, decode-ranks, together, faults, large), of `sessions.py`
+(sessions, sessions-models), `modes`, or `before-after`, which needs no vLLM, and OPTIONS are its
+own. All is unpacked into a folder that is removed at the end; results go to PART.json.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ PARTS: Mapping[str, tuple[list[str], Mapping[str, str]]] = {
     "together": (["ranks.py", "together"], {}),
     "faults": (["ranks.py", "faults"], {}),
     "large": (["ranks.py", "large"], {}),
+    "sessions": (["sessions.py", "sessions"], {}),
+    "sessions-models": (["sessions.py", "models"], {}),
 }
 """Scripts in benchmarks/ with their first argument, and what their processes need besides."""
 
