@@ -256,7 +256,7 @@ class SessionScheduler:
 
     def _known(self) -> Sessions | None:
         """Return what the folder has, compared with this engine."""
-        if self._folder.changed() and (entries := self._folder.scan()) is not self._entries:
+        if (entries := self._folder.refresh()) is not self._entries:
             self._entries, self._sessions = entries, None
             self._misses.damaged(entries)
         if self._sessions is None:
