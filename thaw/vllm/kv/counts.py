@@ -11,15 +11,18 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import (
 
 _MISSES = "misses"
 _COUNTERS = {
-    "loads": ("thaw:session_loads", "Loads of sessions, one a rank."),
-    "load_tokens": ("thaw:session_tokens", "Tokens whose prefill was skipped."),
-    "load_bytes": ("thaw:session_load_bytes", "Bytes loaded from sessions."),
-    "load_seconds": ("thaw:session_load_seconds", "Seconds that loads took."),
-    "load_failures": ("thaw:session_load_failures", "Loads that failed and were computed again."),
-    "freezes": ("thaw:session_freezes", "Sessions frozen, one a rank."),
-    "freeze_bytes": ("thaw:session_freeze_bytes", "Bytes frozen to sessions."),
-    "freeze_seconds": ("thaw:session_freeze_seconds", "Seconds that freezes took."),
-    "freeze_failures": ("thaw:session_freeze_failures", "Freezes that failed."),
+    "loads": ("vllm:thaw_session_loads", "Loads of sessions, one a rank."),
+    "load_tokens": ("vllm:thaw_session_tokens", "Tokens whose prefill was skipped."),
+    "load_bytes": ("vllm:thaw_session_load_bytes", "Bytes loaded from sessions."),
+    "load_seconds": ("vllm:thaw_session_load_seconds", "Seconds that loads took."),
+    "load_failures": (
+        "vllm:thaw_session_load_failures",
+        "Loads that failed, computed again.",
+    ),
+    "freezes": ("vllm:thaw_session_freezes", "Sessions frozen, one a rank."),
+    "freeze_bytes": ("vllm:thaw_session_freeze_bytes", "Bytes frozen to sessions."),
+    "freeze_seconds": ("vllm:thaw_session_freeze_seconds", "Seconds that freezes took."),
+    "freeze_failures": ("vllm:thaw_session_freeze_failures", "Freezes that failed."),
 }
 
 
@@ -74,7 +77,7 @@ class Metrics(KVConnectorPromMetrics):
             for name, (metric, said) in _COUNTERS.items()
         }
         self._misses = self._made(
-            "thaw:session_misses",
+            "vllm:thaw_session_misses",
             "Sessions that begin like a request and did not serve it, by reason.",
             [*self._labelnames, "reason"],
         )

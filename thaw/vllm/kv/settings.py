@@ -35,7 +35,7 @@ class Settings:
             ValueError: a key is unknown or missing, or a value of the wrong type.
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(extra, Mapping) or "sessions" not in extra:
+        if not isinstance(extra, Mapping) or extra.get("sessions", "") == "":
             raise ValueError(
                 "ThawConnector needs a folder for sessions: "
                 'kv_connector_extra_config={"sessions": "./sessions"}'
@@ -52,4 +52,8 @@ class Settings:
                     f"{name!r} in kv_connector_extra_config is {value!r}, expected a "
                     f"{kind.__name__}"
                 )
+        if (most := extra.get("max_bytes", 0)) < 0:
+            raise ValueError(
+                f"'max_bytes' in kv_connector_extra_config is {most}, expected 0 or more"
+            )
         return cls(**extra)
