@@ -115,12 +115,151 @@ CHANGED: Steps = [
     ("other blocks", "request", {"prompts": [ALICE]}),
     ("other blocks counted", "counted", {}),
     ("fourth stopped", "stop", {}),
-    ("plain", "start", LLAMA),
-    ("plain asked", "request", {"prompts": [ALICE]}),
-    ("plain stopped", "stop", {}),
 ]
 
 
 @pytest.fixture(scope="session")
 def answers(run_engines: Callable[..., Any]) -> Any:
     return run_engines("sessions", [*FREEZING, *RESTORING, *CHANGED], limit_s=LIMIT_S)
+
+
+def one(answers: Any, label: str) -> Any:
+    (found,) = answers.value(label)
+    return found
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Say whether two answers are the same to the last bit of their logprobs."""
+    return bool(found["tokens"] == expected["tokens"] and found["logprobs"] == expected["logprobs"])
+
+
+def counted(answers: Any, after: str, before: str, name: str) -> float:
+    found = answers.value(after).get(name, 0) - answers.value(before).get(name, 0)
+    return float(found)
+
+
+def test_another_process_serves_what_was_frozen_to_the_last_bit(answers: Any) -> None:
+    assert answers.value("frozen")["tokens"] == 192
+    hit, more = answers.value("hit")
+    assert (hit["cached"], more["cached"]) == (192, 192)
+    loaded = one(answers, "loaded")
+    assert loaded["cached"] == 192
+    assert same(loaded, more)
+    assert one(answers, "loaded again")["cached"] == 192
+    assert one(answers, "loaded again")["tokens"] == one(answers, "bob")["tokens"]
+
+
+def test_a_prompt_is_frozen_with_its_answer_and_restored_ahead_of_requests(answers: Any) -> None:
+    assert answers.value("answer")["report"]["tokens"] == 128
+    assert answers.value("restored")["tokens"] == 128
+    assert answers.value("restored")["nbytes"] == answers.value("answer")["report"]["nbytes"]
+
+
+def test_a_slow_freeze_is_waited_for(answers: Any) -> None:
+    assert answers.value("slowly")["elapsed_s"] > 1
+    assert ["slow", 192, None] in answers.value("shown")
+
+
+def test_a_salt_is_part_of_what_a_session_is_bound_to(answers: Any) -> None:
+    for label in ("unsalted", "other salt"):
+        assert one(answers, label)["cached"] == 0
+        assert "the cache salt of the request differs" in one(answers, label)["said"]["missed"]
+    assert one(answers, "salted too")["cached"] == 192
+
+
+def test_loads_are_counted(answers: Any) -> None:
+    found = answers.value("counted loads")
+    assert (found["loads"], found["tokens"]) == (4, 3 * 192 + 128)
+    assert found["misses inputs"] == 2
+    assert found["load_bytes"] == found["tokens"] * 1024
+
+
+def test_eight_requests_at_once_read_it_once(answers: Any) -> None:
+    found = answers.value("eight")
+    assert [each["cached"] for each in found] == [192] * 8
+    # One load of the first, alone, and one of all eight.
+    assert counted(answers, "eight: counted", "counted loads", "loads") == 2
+
+
+def test_logprobs_of_a_prompt_are_computed(answers: Any) -> None:
+    assert one(answers, "with logprobs")["cached"] == 0
+    assert one(answers, "with logprobs")["tokens"] == one(answers, "made 12")["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("label", "seed", "said"),
+    [
+        ("damaged", 10, "[chunk-checksum, PAY-1]"),
+        ("truncated", 11, "[truncated-file, SB-10]"),
+        ("gone", 12, "No such file or directory"),
+        ("odd", 13, "RuntimeError: nobody thought of this"),
+    ],
+)
+def test_a_load_that_fails_costs_time_and_no_token(
+    answers: Any, label: str, seed: int, said: str
+) -> None:
+    found, expected = one(answers, label), one(answers, f"made {seed}")
+    assert found["cached"] == 0
+    assert same(found, expected)
+    assert said in found["said"]["missed"]
+    assert f"s{seed}.thaw" in found["said"]["missed"]
+    assert (
+        f"the load of session {answers.folder}/sessions/s{seed}.thaw failed" in answers[label].log
+    )
+
+
+def test_loads_that_fail_are_counted_by_reason(answers: Any) -> None:
+    found = answers.value("counted faults")
+    assert found["load_failures"] == 4
+    assert found["misses gone"] == 1
+    assert found["misses failed"] == 1
+    assert found["misses damaged"] >= 2
+
+
+def test_a_request_whose_session_was_damaged_can_freeze_it_anew(answers: Any) -> None:
+    assert one(answers, "mended")["cached"] == 192
+    assert one(answers, "mended")["tokens"] == one(answers, "made 10")["tokens"]
+
+
+def test_a_full_disk_fails_the_freeze_and_not_the_request(answers: Any) -> None:
+    assert len(one(answers, "full")["tokens"]) == 8
+    assert "No space left" in answers["full by hand"].error
+    assert "full.thaw" not in answers.value("left")
+
+
+def test_weights_that_were_reloaded_are_others(answers: Any) -> None:
+    assert "the cache may hold blocks of the old ones" in answers["old in memory"].error
+    found = one(answers, "other weights")
+    assert found["cached"] == 0
+    assert "it is of weights" in found["said"]["missed"]
+    assert counted(answers, "counted swaps", "counted faults", "misses weights") >= 1
+    assert "it is of weights" in answers["other weights by hand"].error
+    # They were put back: what was frozen of them is theirs again.
+    assert one(answers, "its weights again")["cached"] == 192
+    assert same(one(answers, "its weights again"), answers.value("hit")[0])
+
+
+def test_an_engine_with_one_other_bit_uses_none_of_them(answers: Any) -> None:
+    found = one(answers, "one bit refused")
+    assert found["cached"] == 0
+    assert "it is of weights" in found["said"]["missed"]
+    assert same(found, one(answers, "one bit alone"))
+
+
+def test_an_engine_that_is_killed_in_a_freeze_leaves_what_the_next_one_removes(
+    answers: Any,
+) -> None:
+    assert answers["killed"].error
+    (left,) = [each for each in answers.value("left") if each.startswith(".")]
+    assert left.startswith(".killed.thaw.")
+    assert "killed" not in [name for name, *_ in answers.value("shown after")]
+    assert answers.value("one bit frozen")["tokens"] == 192
+    assert "killed.thaw" in answers.value("left after")
+    assert left not in answers.value("left after")
+
+
+def test_blocks_of_another_size_are_refused_with_both(answers: Any) -> None:
+    found = one(answers, "other blocks")
+    assert found["cached"] == 0
+    assert "its blocks are of 32 tokens, this engine's of 64" in found["said"]["missed"]
+    assert counted(answers, "other blocks counted", "counted swaps", "misses block-size") == 1

@@ -374,6 +374,14 @@ def test_nothing_is_kept_of_requests_that_have_ended(tmp_path: Path) -> None:
     assert sizes() == before
 
 
+def test_a_session_that_is_asked_for_is_compared_though_all_is_cached(tmp_path: Path) -> None:
+    freeze(tmp_path / "a.thaw", session(fingerprint="0e" * 32))
+    made = scheduler(tmp_path)
+    asked = request(restore="a")
+    assert made.matched_tokens(asked, 64) == 0
+    assert "0e0e0e0e0e0e0e0e" in missed(made, asked)
+
+
 def test_one_layer_less_is_another_layout(tmp_path: Path) -> None:
     said = session()
     freeze(tmp_path / "a.thaw")

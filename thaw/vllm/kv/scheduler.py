@@ -122,7 +122,7 @@ class SessionScheduler:
             self._misses.miss(request.request_id, "", _EMBEDDED)
             return 0
         most = (request.num_tokens - 1) // self._unit * self._unit - self._held_back
-        if most <= computed:
+        if most <= computed and asked.restore is None:
             return 0
         found = self._match(request, asked, most)
         if found is None or (found.tokens > computed and self._is_under_way(found, computed)):

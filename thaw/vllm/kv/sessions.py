@@ -118,7 +118,8 @@ async def restore_session(
     output = await llm.generate(made, {"restore": where}, lora_request)
     said = _said(output)
     await llm.settle()
-    if output.num_cached_tokens < session.tokens or "request_id" not in said:
+    short = output.num_cached_tokens < session.tokens
+    if short or "missed" in said or "request_id" not in said:
         why = said.get("missed") or said.get("error") or _NO_CONNECTOR
         raise MismatchError(f"{where} was not restored: {why}")
     moved = checked(await llm.ask("session_loaded", said["request_id"]))
