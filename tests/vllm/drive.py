@@ -25,6 +25,7 @@ from urllib.request import Request, urlopen
 
 from async_steps import AsyncSteps
 from model_steps import ModelSteps
+from session_async_steps import AsyncSessionSteps
 from session_steps import SessionSteps
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -42,7 +43,7 @@ TOKENS = 16
 _TASKS = ("embed", "token_embed", "classify", "token_classify")
 
 
-class Steps(AsyncSteps, ModelSteps, SessionSteps):
+class Steps(AsyncSteps, ModelSteps, SessionSteps, AsyncSessionSteps):
     """What can be asked for. At most one engine lives at a time."""
 
     def __init__(self) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from .record import Adapter, Media
 
 _ASKED = "thaw"
 _KNOWN = frozenset({"freeze", "restore", "tokens", "skip"})
 _READ_NBYTES = 1 << 20
+_Signature: TypeAlias = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +75,41 @@ class Inputs:
 
 
 class Adapters:
-    """Digests of LoRA adapters, computed once for each state of their files."""
+    """Digests of LoRA adapters, as their files were when the engine began to use them."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], str] = {}
+        self._known: dict[_Signature, str] = {}
+        self._used: dict[int, _Signature] = {}
+
+    def note(self, request: Any) -> None:
+        """Look at the files of a request's adapter, if it is used for the first time."""
+        lora = request.lora_request
+        if lora is not None and (_is_loaded_anew(lora) or lora.lora_int_id not in self._used):
+            with suppress(OSError):
+                self._used[lora.lora_int_id] = _signature(Path(lora.lora_path))
 
     def of(self, request: Any) -> Adapter | None:
         """Describe a request's adapter.
 
         Raises:
-            OSError: it has no files here.
+            OSError: it has no files here, or others than when it was loaded.
         """
         lora = request.lora_request
         if lora is None:
             return None
+        self.note(request)
         folder = Path(lora.lora_path)
-        files = sorted(each for each in folder.iterdir() if each.is_file())
-        key = (folder, *((each.name, *_signature(each)) for each in files))
-        if key not in self._known:
-            self._known[key] = _digest(files)
-        return Adapter(lora.lora_name, self._known[key])
+        found = _signature(folder)
+        if self._used.get(lora.lora_int_id) != found:
+            message = "has changed since the engine loaded the adapter: load it as another one"
+            raise OSError(errno.ESTALE, message, os.fspath(folder))
+        if found not in self._known:
+            self._known[found] = _digest(_files(folder))
+        return Adapter(lora.lora_name, self._known[found])
+
+
+def _is_loaded_anew(lora: Any) -> bool:
+    return bool(getattr(lora, "load_inplace", False))
 
 
 def inputs_of(request: Any, adapters: Adapters) -> Inputs:
@@ -112,9 +130,15 @@ def token_bytes(token_ids: Sequence[int]) -> bytes:
     return array("I", token_ids).tobytes()
 
 
-def _signature(path: Path) -> tuple[int, int, int]:
-    found = os.stat(path)
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _files(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if each.is_file())
+
+
+def _signature(folder: Path) -> _Signature:
+    """Tell files from those that have their names later, without reading them."""
+    found = [(path.name, os.stat(path)) for path in _files(folder)]
+    parts = ((name, each.st_ino, each.st_size, each.st_mtime_ns) for name, each in found)
+    return (folder, *parts)
 
 
 def _digest(files: Sequence[Path]) -> str:

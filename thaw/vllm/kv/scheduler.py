@@ -111,6 +111,7 @@ class SessionScheduler:
     def matched_tokens(self, request: Any, computed: int) -> int | None:
         """Say how many tokens beyond those that are computed a session serves; None: ask again."""
         self._matches.pop(request.request_id, None)
+        self._adapters.note(request)
         try:
             asked = Asked.of(request.kv_transfer_params)
         except ValueError as error:
