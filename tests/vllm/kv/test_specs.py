@@ -60,6 +60,14 @@ def test_groups_are_described(name: str, values: Any, expected: tuple[Any, ...])
         assert (found.kind, found.block_tokens, found.window, found.layers) == (*expected, NAMES)
 
 
+def test_a_window_has_the_tokens_that_vllm_keeps_behind_it() -> None:
+    """They are computed once more by drafts of several layers; a load has to bring them as well."""
+    if not hasattr(interface.SlidingWindowSpec, "extra_retained_tokens"):
+        pytest.skip("this vLLM keeps none")
+    spec = interface.SlidingWindowSpec(**HEADS, sliding_window=128, extra_retained_tokens=2)
+    assert specs.group_of(group(spec)).window == 130
+
+
 MAMBA = {"block_size": 16, "shapes": ((4, 8),), "dtypes": (torch.float32,)}
 
 

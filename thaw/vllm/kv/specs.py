@@ -76,7 +76,10 @@ def _kind(spec: Any, layers: tuple[str, ...]) -> tuple[str, int, int | None]:
         raise _refused(layers, f"which vLLM calls {name}")
     if not getattr(spec, "prefix_cacheable", True):
         raise _refused(layers, f"of whose {name} vLLM caches no prefix")
-    return kind, spec.block_size, spec.sliding_window if kind == SLIDING_WINDOW else None
+    if kind == FULL:
+        return kind, spec.block_size, None
+    kept = getattr(spec, "extra_retained_tokens", 0)
+    return kind, spec.block_size, spec.sliding_window + kept
 
 
 def _refused(layers: tuple[str, ...], why: str) -> MismatchError:
