@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 Row: TypeAlias = dict[str, Any]
 HERE = Path(__file__).resolve().parent
+_ERRORS = 5
 _TIMES = re.compile(
     r"restored \d+ tensors, [\d.]+ GB, in (?P<thaw>[\d.]+) s"
     r"|Loading weights took (?P<default>[\d.]+) seconds"
@@ -66,8 +67,15 @@ def run_engine(
         row["sign"] = _lines(said, sign)[:2]
         row |= {"sign_to_end_s": ended - seen_s} if seen_s else {}
     elif row["status"]:
-        row["log"] = said[-1500:]
+        row |= {"log": said[-1500:], "errors": errors_in(said)}
     return row
+
+
+def errors_in(log: str) -> list[str]:
+    """Return the errors that a log names, the first of all first, each once."""
+    lines = "\n".join(line for line in log.splitlines() if " WARNING " not in line)
+    found = re.findall(r"\b(?:\w+\.)*\w*(?:Error|Exception)\b: .+", lines)
+    return list(dict.fromkeys(each.strip()[:300] for each in found))[:_ERRORS]
 
 
 def _follow(

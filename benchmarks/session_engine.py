@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from session_prompts import (
     decode,
     last_moves,
     prompt_of,
+    reset,
     session_ids,
     vocabulary_of,
 )
@@ -30,6 +32,7 @@ from session_rows import TMPFS
 _SKIP = {"skip": True}
 _OTHER = 1
 """Prompts of that kind are of no session."""
+_NAMED_S = 60.0
 _ON_HOST = torch.device("cpu")
 
 
@@ -45,7 +48,7 @@ def warm(llm: Any, lengths: list[int]) -> None:
         ask(llm, prompt, 0, _SKIP)
         ask(llm, prompt, tokens, _SKIP)
         decode(llm, tokens, tokens, other=_OTHER, asked=_SKIP)
-    llm.reset_prefix_cache()
+    reset(llm)
 
 
 def compute(llm: Any, tokens: int, repeats: int, prefills: int) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def compute(llm: Any, tokens: int, repeats: int, prefills: int) -> dict[str, Any
     prompt, computed, hits = prompt_of(llm, tokens), [], []
     for turn in range(repeats):
         if turn < prefills:
-            llm.reset_prefix_cache()
+            reset(llm)
             computed.append(ask(llm, prompt, 0, _SKIP))
         hits.append(ask(llm, prompt, tokens, _SKIP))
     return {"tokens": tokens, "prefill_s": computed, "hit_s": hits}
@@ -61,17 +64,15 @@ def compute(llm: Any, tokens: int, repeats: int, prefills: int) -> dict[str, Any
 
 def freeze(llm: Any, tokens: int, path: str, repeats: int) -> dict[str, Any]:
     """Freeze a session again and again, in turn with plain writes of as many bytes."""
-    import thaw_vllm
-
     prompt, plain, called, moving = session_ids(tokens, vocabulary_of(llm)), Times(), [], []
     row: dict[str, Any] = {"tokens": tokens, "plain_s": plain}
-    nbytes = thaw_vllm.freeze_session(llm, prompt, path).nbytes
+    nbytes, _ = _frozen(llm, prompt, path)
     for _ in range(repeats):
         _remove(path)
         # Each write comes right after as many bytes were removed: memory that was not touched for
         # long is far slower.
         write_plainly(Path(path).parent, _ON_HOST, nbytes, "buffered", plain)
-        called.append(thaw_vllm.freeze_session(llm, prompt, path).elapsed_s)
+        called.append(_frozen(llm, prompt, path)[1])
         (moved,) = last_moves(llm, "frozen")
         moving.append(moved["elapsed_s"])
     row |= {"nbytes": nbytes, "route": moved["route"]}
@@ -85,13 +86,13 @@ def from_cache(llm: Any, tokens: int) -> dict[str, Any]:
 
 def from_session(llm: Any, tokens: int) -> dict[str, Any]:
     """Decode behind what is in no cache but in the folder of sessions."""
-    llm.reset_prefix_cache()
+    reset(llm)
     return decode(llm, tokens, tokens)
 
 
 def behind_other(llm: Any, tokens: int) -> dict[str, Any]:
     """Decode the same last token behind another prefix: what the cache holds must count."""
-    llm.reset_prefix_cache()
+    reset(llm)
     return decode(llm, tokens, 0, other=_OTHER, asked=_SKIP)
 
 
@@ -117,11 +118,11 @@ def serve(llm: Any, tokens: int, path: str, place: str, repeats: int) -> dict[st
             said.setdefault(key, []).append(value)
 
     for _ in range(repeats):
-        llm.reset_prefix_cache()
+        reset(llm)
         note(first_token_s=ask(llm, prompt, tokens, asked))
         (moved,) = last_moves(llm, "loaded")
         note(moving_s=moved["elapsed_s"], hit_s=ask(llm, prompt, tokens))
-        llm.reset_prefix_cache()
+        reset(llm)
         note(called_s=thaw_vllm.restore_session(llm, path).elapsed_s)
     row = {"place": place, "tokens": tokens, "nbytes": moved["nbytes"], "route": moved["route"]}
     return row | said
@@ -130,9 +131,8 @@ def serve(llm: Any, tokens: int, path: str, place: str, repeats: int) -> dict[st
 def freeze_again(llm: Any, tokens: int, path: str, again: str, ranks: int) -> dict[str, Any]:
     """Freeze what was restored, and compare both sessions byte by byte."""
     import thaw
-    import thaw_vllm
 
-    thaw_vllm.freeze_session(llm, session_ids(tokens, vocabulary_of(llm)), again)
+    _frozen(llm, session_ids(tokens, vocabulary_of(llm)), again)
     found = [thaw.diff(path, again, rank=rank) for rank in range(ranks)]
     _remove(again)
     differ = sum(len(d.only_in_a) + len(d.only_in_b) + len(d.changed) for d in found)
@@ -147,9 +147,26 @@ def bus(llm: Any, times: int) -> dict[str, Any]:
 
 def beside_others(llm: Any, tokens: int, folder: str, rounds: int, freezes: int) -> list[Any]:
     """Freeze while other requests decode."""
-    llm.reset_prefix_cache()
+    reset(llm)
     ask(llm, prompt_of(llm, tokens), 0, _SKIP)
     return beside(llm, tokens, Path(folder), rounds, freezes)
+
+
+def _frozen(llm: Any, prompt: list[int], path: str) -> tuple[int, float]:
+    """Freeze a session; return its bytes, and the seconds until it has its name.
+
+    Raises:
+        RuntimeError: it has not for long.
+    """
+    import thaw_vllm
+
+    began = time.perf_counter()
+    nbytes = thaw_vllm.freeze_session(llm, prompt, path).nbytes
+    while not Path(path).exists():
+        if time.perf_counter() > began + _NAMED_S:
+            raise RuntimeError(f"{path} is not there {_NAMED_S:.0f} s after it was frozen")
+        time.sleep(0.001)
+    return nbytes, time.perf_counter() - began
 
 
 def _remove(path: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 _LAST = 3
 """The token after a session: the last one of a prompt is always computed."""
+_RESET_S = 10.0
 TOKENS = 16
 """How many are decoded to be compared."""
 
@@ -56,6 +57,19 @@ def ask(
     elapsed_s = time.perf_counter() - began
     check_cached(output, cached)
     return elapsed_s
+
+
+def reset(llm: Any) -> None:
+    """Have nothing cached. Blocks that a freeze has just held may be free only in a moment.
+
+    Raises:
+        RuntimeError: some are in use for long.
+    """
+    deadline = time.perf_counter() + _RESET_S
+    while not llm.reset_prefix_cache():
+        if time.perf_counter() > deadline:
+            raise RuntimeError(f"the prefix cache could not be reset for {_RESET_S:.0f} s")
+        time.sleep(0.01)
 
 
 def check_cached(output: Any, cached: int) -> None:

@@ -18,7 +18,7 @@ TMPFS, PAGE_CACHE, PINNED = "tmpfs", "page cache", "pinned"
 def rows_of(shape: str, process: Row) -> list[Row]:
     """Return the rows of what a process measured; what it did not come to has none."""
     said = {key: process[key] for key in ("status", "hung", "wall_s")}
-    said |= {key: process[key] for key in ("import_s", "engine_s", "log") if key in process}
+    said |= {key: process[key] for key in ("import_s", "engine_s", "errors") if key in process}
     rows: list[Row] = [{"part": PROCESSES, "case": process["name"], "shape": shape} | said]
     for part, case, value in _measured(process["done"]):
         rows.append({"part": part, "case": case, "shape": shape} | value)
@@ -62,8 +62,9 @@ def same_rows(shape: str, engine: Row, froze: Row, restored: Row) -> list[Row]:
                 row |= {key: again[key] for key in ("tensors", "differ")}
             rows.append(row | {"passed": _passed(row)})
     if any(each["status"] for each in (froze, restored)) or not rows:
-        log = next((each["log"] for each in (froze, restored) if each.get("log")), "")
-        rows.append(made | {"passed": False, "error": _last_line(log)})
+        errors = [said for each in (froze, restored) for said in each.get("errors", ())]
+        why = errors[0] if errors else "the process did not come to the end"
+        rows.append(made | {"passed": False, "error": why})
     return rows
 
 
@@ -94,8 +95,3 @@ def _decoded(value: Row) -> list[Any]:
 
 def _passed(row: Row) -> bool:
     return bool(row["logprobs_equal"] and row.get("counts", True) and not row.get("differ"))
-
-
-def _last_line(log: str) -> str:
-    lines = log.strip().splitlines()
-    return lines[-1].strip()[:500] if lines else "the process did not come to the end"

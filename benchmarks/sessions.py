@@ -5,6 +5,7 @@ python benchmarks/sessions.py models --out FILE [--models NAME ...] [--tensor-pa
 
 `sessions` times a shape in use; `models` compares what others decode, bit by bit. Both add to the
 JSON in FILE, and write it after each process; what has no time left by --limit-s is left out.
+In parts, that is with fewer --lengths at a time, --onto takes the results of the part before.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 
 from engines import Results
 from gauges import warm
+from pages import found_in_words
 from rank_process import run_engine
 from session_models import CASES, SHAPES, save
 from session_rows import PAGE_CACHE, TMPFS, rows_of, same_rows
@@ -174,12 +176,12 @@ def _compare(args: argparse.Namespace, folders: Folders, name: str) -> dict[str,
     engine = _engine(args, folders, _SMALL | save(model, folders.model) | more) | args.engine
     freezing = [["compute", tokens, 1, 1], ["freeze", tokens, path, 1], ["from_cache", tokens]]
     freezing += [["behind_other", tokens]]
-    froze = _run(args, folders, "froze", engine, [*_begin(model), *freezing])
+    froze = _run(args, folders, f"{name}, froze", engine, [*_begin(model), *freezing])
     if froze["status"]:
         return same_rows(name, engine, froze, froze)[0]
     restoring = [["from_session", tokens], ["freeze_again", tokens, path, again]]
     restoring[-1].append(args.tensor_parallel_size)
-    found = _run(args, folders, "restored", engine, [*_begin(model), *restoring])
+    found = _run(args, folders, f"{name}, restored", engine, [*_begin(model), *restoring])
     return same_rows(name, engine, froze, found)[0]
 
 
@@ -209,7 +211,7 @@ def _run(
     done = [(each["action"], round(each["elapsed_s"], 1)) for each in row["done"]]
     print(f"{name}: status {row['status']}, {row['wall_s']:.1f} s, {done}", flush=True)
     if row["status"]:
-        print(row["log"], flush=True)
+        print(*row["errors"], row["log"], sep="\n", flush=True)
     return row
 
 
@@ -244,14 +246,20 @@ def main() -> int:
         each.add_argument("--logs", type=Path, help="a folder where what processes say stays")
         each.add_argument("--tensor-parallel-size", type=int, default=1)
         each.add_argument("--engine", type=json.loads, default={}, help="arguments of LLM, as JSON")
-        each.add_argument("--limit-s", type=float, default=500, help="of all processes together")
+        each.add_argument("--limit-s", type=float, default=440, help="of all processes together")
+        each.add_argument("--onto", type=Path, help="results of before, to add these to")
         each.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.deadline = time.monotonic() + args.limit_s
     # So that a run that is stopped from outside leaves no files in memory.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return int(args.run(args, Results(args.out, device, args.commit, figures)))
+    if args.onto:
+        shutil.copyfile(args.onto, args.out)
+    status = int(args.run(args, Results(args.out, device, args.commit, figures)))
+    for figure in json.loads(args.out.read_text())["figures"]:
+        print(f"{figure['name']}: {found_in_words(figure)}, reached: {figure['reached']}")
+    return status
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ def decoded(tokens: int, token: int = 5, logprob: float = -1.5) -> dict[str, Any
     return {"tokens": tokens, "token_ids": [token, 6], "logprobs": [[(token, logprob)]]}
 
 
-def process(status: int = 0, log: str = "", **actions: Any) -> dict[str, Any]:
+def process(status: int = 0, *errors: str, **actions: Any) -> dict[str, Any]:
     done = [{"action": name, "elapsed_s": 1.0, "value": value} for name, value in actions.items()]
     row = {"name": "froze", "status": status, "hung": False, "wall_s": 9.0, "done": done}
-    return row | ({"log": log} if log else {})
+    return row | ({"errors": list(errors)} if status else {})
 
 
 def same(froze: dict[str, Any], restored: dict[str, Any]) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def test_a_cache_that_does_not_count_proves_nothing() -> None:
 
 def test_a_process_that_fails_is_a_row_of_its_own() -> None:
     froze = process(from_cache=decoded(640))
-    rows = same(froze, process(1, "Traceback\nRuntimeError: no\n", from_session=decoded(640)))
+    rows = same(froze, process(1, "RuntimeError: no", "b", from_session=decoded(640)))
     assert [row["passed"] for row in rows] == [True, False]
     assert rows[1]["error"] == "RuntimeError: no"
     (row,) = same(process(-9), process(-9))
@@ -87,6 +87,21 @@ def test_what_a_process_measured_becomes_rows() -> None:
     ]
     assert all(row["shape"] == "m" for row in rows)
     assert rows[2]["first_token_s"] == [1.0]
+
+
+def test_of_a_log_the_first_error_is_told_and_each_once() -> None:
+    log = """\
+    (Main pid=5) WARNING 11-28 [base.py:380] ValueError: Tokenizer not available
+    (EngineCore pid=6) ERROR 11-28 [core.py:1510] thaw.errors.MismatchError: no, sessions
+    thaw.errors.MismatchError: no, sessions
+        raise RuntimeError(
+    RuntimeError: Engine core initialization failed. See root cause above. {}
+    resource_tracker.py:254: UserWarning: resource_tracker: There appear to be some
+    """
+    assert import_module("rank_process").errors_in(log) == [
+        "thaw.errors.MismatchError: no, sessions",
+        "RuntimeError: Engine core initialization failed. See root cause above. {}",
+    ]
 
 
 class Engine:
@@ -160,6 +175,8 @@ def test_a_process_that_cannot_start_an_engine_says_why(tmp_path: Path) -> None:
     assert row["status"] == 1
     assert row["done"] == []
     assert row["log"]
+    assert row["errors"]
+    assert row["errors"][0].split(": ")[0] in row["log"]
 
 
 @pytest.fixture
