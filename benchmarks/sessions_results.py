@@ -23,6 +23,8 @@ from session_rows import (
 SHAPE = "Llama-3.1-8B"
 """The shape that the figures to reach are about."""
 FIRST_TOKENS, TOKENS = 1040, 32_000
+BOTH = (1040, 8000, 32_000, 100_000)
+"""The lengths of which prefill and restoring are to be shown."""
 GBPS = {TMPFS: 40.0, PINNED: 48.0}
 """What the figures ask of loads, by place."""
 _FIRST = (
@@ -30,6 +32,7 @@ _FIRST = (
     "token beyond a prefix hit in GPU memory"
 )
 _LOADED = "32,000 tokens (4.2 GB) from"
+_COMPUTED = "the same against computing it again (prefill)"
 _FREEZE = "freeze of 32,000 tokens to tmpfs while 16 other requests decode"
 _SAME = "tokens and logprobs after restoring"
 
@@ -121,7 +124,7 @@ class Sessions:
 
         That is 0 if it does from the shortest on, and None if not even the longest does.
         """
-        gains = list(self._gains(place))
+        gains = list(self.gains(place))
         if not gains or gains[-1][1] < 0:
             return None
         for (shorter, loss), (longer, gain) in reversed(list(pairwise(gains))):
@@ -129,13 +132,25 @@ class Sessions:
                 return shorter + (longer - shorter) * loss / (loss - gain)
         return 0.0
 
-    def _gains(self, place: str) -> Iterator[tuple[int, float]]:
+    def gains(self, place: str) -> Iterator[tuple[int, float]]:
         """Yield for each length that has both how much sooner restoring has the first token."""
         for tokens in self.lengths:
             computed = self.median(COMPUTED, "prefill_s", tokens)
             served = self.median(SERVED, "first_token_s", tokens, place)
             if computed is not None and served is not None:
                 yield tokens, computed - served
+
+    def wins_in_words(self, place: str) -> str:
+        """Say from which length on restoring wins."""
+        wins = self.wins_from(place)
+        if wins is None:
+            return "prefill is sooner at every length that was measured"
+        if not wins:
+            said = f"{self.lengths[0]:,} tokens too"
+            return f"restoring is sooner than prefill at every length, {said}"
+        return (
+            f"restoring is sooner than prefill from about {wins:,.0f} tokens on, by interpolation"
+        )
 
     def is_same(self, tokens: int) -> bool | None:
         """Say whether the same was decoded; None where that was not compared."""
@@ -149,7 +164,9 @@ class Sessions:
 def figures(rows: Sequence[Row]) -> list[Figure]:
     """Say of each figure to reach what was found, as far as its part was measured."""
     found, same = Sessions(rows), part_of(rows, SAME)
-    timed = [*_of_loads(found), *_of_freezes(found)] if found.lengths else []
+    timed: list[Figure] = []
+    if found.lengths:
+        timed = [*_of_loads(found), *_of_prefill(found), *_of_freezes(found)]
     wrong = (row for row in same if not row["passed"])
     return [*timed, *([none_of(_SAME, same, wrong)] if same else ())]
 
@@ -165,6 +182,13 @@ def _of_loads(found: Sessions) -> Iterator[Figure]:
         ratio, unit = found.beside_bus(TOKENS, place), "x (GPU hit + bytes / bus)"
         name = f"{_LOADED} {place}, first token"
         yield at_most(name, 1.2, unit, ratio, right=right, note=doubt)
+
+
+def _of_prefill(found: Sessions) -> Iterator[Figure]:
+    both = [tokens for tokens, _ in found.gains(TMPFS) if tokens in BOTH]
+    if both:
+        unit, note = "lengths with both in the table", found.wins_in_words(TMPFS)
+        yield at_least(_COMPUTED, len(BOTH), unit, len(both), note=note)
 
 
 def _of_freezes(found: Sessions) -> Iterator[Figure]:

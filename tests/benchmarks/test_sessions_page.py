@@ -16,6 +16,7 @@ FIRST = (
     "token beyond a prefix hit in GPU memory"
 )
 LOADED = "32,000 tokens (4.2 GB) from tmpfs"
+COMPUTED = "the same against computing it again (prefill)"
 FREEZE = "freeze of 32,000 tokens to tmpfs while 16 other requests decode"
 P99 = f"{FREEZE}, their inter-token p99"
 SAME = "tokens and logprobs after restoring"
@@ -105,8 +106,11 @@ def changed(rows: list[dict[str, Any]], part: str, case: str = "", **more: Any) 
 
 def test_figures_are_named_as_asked_and_say_what_was_found(rows: list[dict[str, Any]]) -> None:
     found = judged(rows)
-    assert list(found) == [FIRST, LOADED, f"{LOADED}, first token", FREEZE, P99, SAME]
-    assert all(each["reached"] for each in found.values())
+    names = [FIRST, LOADED, f"{LOADED}, first token", COMPUTED, FREEZE, P99, SAME]
+    assert list(found) == names
+    assert [name for name, each in found.items() if not each["reached"]] == [COMPUTED]
+    assert (found[COMPUTED]["aim"], found[COMPUTED]["found"]) == (4, 2)
+    assert "at every length, 1,040 tokens too" in found[COMPUTED]["note"]
     assert found[FIRST]["found"] == pytest.approx(0.0095)
     assert found[LOADED]["found"] == 32_000 * 131_072 / 0.1 / 1e9
     expected = 0.12 / (0.0203 + 32_000 * 131_072 / 51e9)
@@ -251,3 +255,16 @@ def test_the_length_from_which_restoring_wins_is_interpolated(
     found = import_module("sessions_results").Sessions(raw["rows"]).wins_from("tmpfs")
     assert found == (wins if wins is None else pytest.approx(wins))
     assert said in made(raw)
+
+
+def test_prefill_and_restoring_are_shown_of_all_lengths(rows: list[dict[str, Any]]) -> None:
+    for tokens in (8000, 100_000):
+        rows += [computed(32_000) | {"tokens": tokens}, served(tokens, 0.2)]
+    assert judged(rows)[COMPUTED]["reached"] is True
+
+
+def test_nothing_wins_where_prefill_was_not_measured(raw: dict[str, Any]) -> None:
+    raw["rows"].append(computed(32_000) | {"shape": "Other-7B"})
+    assert "restoring is sooner" in made(raw)
+    raw["rows"] = [r for r in raw["rows"] if r["part"] != "computed" or r["shape"] == "Other-7B"]
+    assert "sooner" not in made(raw)
