@@ -91,6 +91,12 @@ def test_what_a_session_cannot_hold_is_refused_by_name(name: str, values: Any) -
             specs.group_of(group(each))
 
 
+def test_chunks_are_refused_with_the_way_that_there_is() -> None:
+    spec = interface.ChunkedLocalAttentionSpec(**HEADS, attention_chunk_size=64)
+    with pytest.raises(MismatchError, match="connector, or with disable_hybrid_kv_cache_manager="):
+        specs.group_of(group(spec))
+
+
 def test_what_a_plugin_derives_is_refused_by_name() -> None:
     class Compressed(interface.FullAttentionSpec):  # type: ignore[misc]
         pass

@@ -19,6 +19,8 @@ _KINDS = {
     "SlidingWindowMLASpec": SLIDING_WINDOW,
 }
 """By the very class: what vLLM or a plugin derives from these drops other blocks, or keeps more."""
+_CHUNKED = "ChunkedLocalAttentionSpec"
+"""With one kind of groups, vLLM keeps all blocks of these."""
 
 
 def group_of(group: Any) -> GroupOf:
@@ -73,7 +75,8 @@ def _kind(spec: Any, layers: tuple[str, ...]) -> tuple[str, int, int | None]:
     name = type(spec).__name__
     kind = _KINDS.get(name)
     if kind is None:
-        raise _refused(layers, f"which vLLM calls {name}")
+        way = ", or with disable_hybrid_kv_cache_manager=True" if name == _CHUNKED else ""
+        raise _refused(layers, f"which vLLM calls {name}", way)
     if not getattr(spec, "prefix_cacheable", True):
         raise _refused(layers, f"of whose {name} vLLM caches no prefix")
     if kind == FULL:
@@ -82,11 +85,11 @@ def _kind(spec: Any, layers: tuple[str, ...]) -> tuple[str, int, int | None]:
     return kind, spec.block_size, spec.sliding_window + kept
 
 
-def _refused(layers: tuple[str, ...], why: str) -> MismatchError:
+def _refused(layers: tuple[str, ...], why: str, way: str = "") -> MismatchError:
     name = repr(layers[0]) if layers else "layers of other ranks"
     return MismatchError(
         f"a session cannot hold the state of {name} and the like, {why}: start this engine without "
-        "the connector"
+        f"the connector{way}"
     )
 
 
