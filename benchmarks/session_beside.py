@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -148,9 +149,11 @@ class Rounds:
                 raise RuntimeError(f"{path} was not frozen: {said['error']}")
             del decoding.intervals_s[counted:]
         if kind == FREEZES:
-            decoding.until(path.exists, "the session's file")
+            over: Callable[[], bool] = path.exists
         else:
-            decoding.until(lambda: time.perf_counter() > began + self._span_s, "the end")
+            over = partial(_is_past, began + self._span_s)
+        # With the token that was under way at the end: it may have been held up too.
+        decoding.until(lambda: len(decoding.intervals_s) > counted and over(), "the end")
         return path
 
 
@@ -172,6 +175,10 @@ def beside(llm: Any, tokens: int, folder: Path, rounds: int, freezes: int) -> li
             row["moving_s"] += [each["elapsed_s"] for each in found.get("moves", ())]
     rows[FREEZES] |= {"nbytes": nbytes, "plain_s": plain}
     return list(rows.values())
+
+
+def _is_past(moment_s: float) -> bool:
+    return time.perf_counter() > moment_s
 
 
 def _row(kind: str, tokens: int) -> dict[str, Any]:
