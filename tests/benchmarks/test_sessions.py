@@ -107,6 +107,8 @@ def test_of_a_log_the_first_error_is_told_and_each_once() -> None:
 class Engine:
     """Gives what it is told to, step by step, each at its time."""
 
+    vllm_config: Any
+
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, *steps: tuple[float, dict[str, int]]
     ) -> None:
@@ -123,6 +125,7 @@ class Engine:
             SimpleNamespace(
                 request_id=name,
                 finished=not name.startswith("other"),
+                kv_transfer_params={},
                 outputs=[SimpleNamespace(token_ids=[0] * tokens)],
             )
             for name, tokens in came.items()
@@ -142,6 +145,30 @@ def test_each_token_is_timed_from_the_one_before_of_its_request(
     decoding.until(lambda: len(decoding.intervals_s) == 4, "the tokens")
     assert decoding.intervals_s == [0.5, 1.0, 0.0, 3.0]
     assert list(decoding.ended) == ["asked"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("freezes", [0.5]), ("hits", [0.5, 0.25]), ("alone", [1.0, 0.5, 0.25])]
+)
+def test_intervals_count_from_the_end_of_the_request_that_is_frozen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, expected: list[float]
+) -> None:
+    beside = import_module("session_beside")
+    for name in ("prompt_of", "parameters", "check_cached"):
+        monkeypatch.setattr(beside, name, lambda *_, **__: None)
+    # What the request computes takes long; its file is there before another token comes.
+    steps = [(1.0, {"other": 1}), (2.0, {"other": 1, "asked-0-0": 1})]
+    steps += [(2.5, {"other": 1}), (2.75, {"other": 1})]
+    engine = Engine(monkeypatch, *steps)
+    engine.vllm_config = SimpleNamespace(model_config=SimpleNamespace(max_model_len=2048))
+    llm = SimpleNamespace(llm_engine=engine)
+    decoding, rounds = beside.Decoding(llm), beside.Rounds(llm, 640, tmp_path, 1)
+    decoding.add("other", {}, None, watched=True)
+    decoding.step()
+    rounds._span_s = 1.7
+    (tmp_path / "asked-0-0.thaw").touch()
+    rounds._once(kind, decoding, 0)
+    assert decoding.intervals_s == expected
 
 
 def test_what_does_not_come_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
