@@ -12,9 +12,9 @@ REFERENCE, NATIVE = "reference.json", "native_cpu.json"
 _INDEX = """\
 On an H100, beside other loaders: [line_rate.md](line_rate.md). The native backend on
 the CPU: [native_cpu.md](native_cpu.md). vLLM's engines: [engines.md](engines.md), on
-two GPUs: [two_gpus.md](two_gpus.md). This tree beside one before:
-[before_after.md](before_after.md). Transfers beside kernels: [beside.md](beside.md). What
-was tried: [notes.md](notes.md).
+two GPUs: [two_gpus.md](two_gpus.md), their KV sessions: [sessions.md](sessions.md). This tree
+beside one before: [before_after.md](before_after.md). Transfers beside kernels:
+[beside.md](beside.md). What was tried: [notes.md](notes.md).
 
 ## The reference backend on the CPU
 
