@@ -314,7 +314,6 @@ def test_only_what_changed_of_many_sessions_is_opened_or_compared(
     count = 50
     for index in range(count):
         freeze(tmp_path / f"{index}.thaw", session(first=1000 * index))
-    made = scheduler(tmp_path)
     opened: list[Path] = []
     compared: list[Any] = []
     read, compare = folder_module.read_entry, module.compare
@@ -329,6 +328,8 @@ def test_only_what_changed_of_many_sessions_is_opened_or_compared(
 
     monkeypatch.setattr(folder_module, "read_entry", reading)
     monkeypatch.setattr(module, "compare", comparing)
+    made = scheduler(tmp_path)
+    assert (len(opened), len(compared)) == (count, 0)
     assert begin(made, request("0", range(65))) == 64
     end(made, step(made).loads[0])
     assert (len(opened), len(compared)) == (count, count)

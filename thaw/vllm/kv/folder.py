@@ -48,7 +48,6 @@ class Folder:
         says when it was used as of the last scan.
         """
         if self._is_due():
-            self._scanned_s = monotonic()
             return self._list(every=True, uses=False)
         return self._list(every=False, uses=False) if self.changed() else self._entries
 
@@ -64,14 +63,16 @@ class Folder:
         Raises:
             OSError: the folder cannot be listed.
         """
-        self._scanned_s = monotonic()
         return self._list(every=True, uses=True)
 
     def _list(self, *, every: bool, uses: bool) -> tuple[Entry, ...]:
         """List the sessions, and look at every one, or at those alone that have another inode."""
         # Taken before the folder is listed: what comes meanwhile has another time.
-        self._stamp = self._stamp_now()
+        stamp, now_s = self._stamp_now(), monotonic()
         inodes = self._listed()
+        self._stamp = stamp
+        if every:
+            self._scanned_s = now_s
         known, before = self._known, self._inodes
         kept = {} if every else known
         found = {

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,16 @@ class SessionScheduler:
         self._freezing: dict[str, Freeze] = {}
         self._answers: dict[str, list[Moved]] = {}
         self._orders = Orders()
+        self._look_ahead()
         self._sealing = Sealing(self._folder.path, ranks=world_size, max_bytes=settings.max_bytes)
+
+    def _look_ahead(self) -> None:
+        """Read the folder while the engine starts, and ask ranks with the first step they take.
+
+        Else the first request that a session serves would wait for both.
+        """
+        with suppress(OSError):
+            self._asked_for_binding = any(each.sessions for each in self._listed())
 
     # What vLLM's scheduler asks
 
@@ -257,11 +267,9 @@ class SessionScheduler:
 
     def _known(self) -> Sessions | None:
         """Return what the folder has, compared with this engine."""
-        if (entries := self._folder.refresh()) is not self._entries:
-            self._entries, self._sessions = entries, None
-            self._misses.damaged(entries)
+        entries = self._listed()
         if self._sessions is None:
-            found = [each for each in self._entries if _version(each) not in self._failed]
+            found = [each for each in entries if _version(each) not in self._failed]
             if not any(each.sessions for each in found):
                 # Nothing to compare: ranks need not be asked.
                 return Sessions(self._unit, ())
@@ -269,6 +277,13 @@ class SessionScheduler:
                 return None
             self._sessions = Sessions(self._unit, self._candidates(found))
         return self._sessions
+
+    def _listed(self) -> tuple[Entry, ...]:
+        """List the folder; what was compared is compared anew if it has changed."""
+        if (entries := self._folder.refresh()) is not self._entries:
+            self._entries, self._sessions = entries, None
+            self._misses.damaged(entries)
+        return entries
 
     def _only(self, request: Any, name: str) -> Sessions | None:
         if not self._is_bound():
