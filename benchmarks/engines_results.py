@@ -120,12 +120,15 @@ def shapes(rows: Sequence[Row]) -> list[Shape]:
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
     """Say of each figure to reach what was found, as far as its part was measured."""
-    decoding, modes, faults = (part_of(rows, part) for part in ("decoding", "modes", "faults"))
+    decoding, modes, faults, sessions = (
+        part_of(rows, part) for part in ("decoding", "modes", "faults", "session models")
+    )
     found = []
     for name, some in (
         ("comparisons that fail or in which something differs", decoding),
         ("modes that fail or in which something differs", modes),
         (f"faults that hang, say nothing or end later than in {FAULT_S} s", faults),
+        ("models and modes whose sessions serve other bits than a prefix hit", sessions),
     ):
         if some:
             found.append(none_of(name, some, (row for row in some if not row["passed"])))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 ASKED_TOKENS = 8
 
 
 class ModelSteps:
     _llm: Any
+
+    def save_for_sessions(self, name: str) -> None:
+        """Write one of the models whose sessions are compared."""
+        import session_models
+
+        session_models.save(name, Path(name))
 
     def ask(
         self,
@@ -65,6 +73,18 @@ class ModelSteps:
         report = thaw_vllm.restore_session(self._llm, path, lora_request=_adapter(adapter))
         return asdict(report) | {"path": str(report.path)}
 
+    def damage_session(self, source: str, path: str, file: str = "") -> None:
+        """Put in the place of a session another, with a bit of a block in its middle flipped."""
+        copy = Path(f"{path}.copy")
+        (shutil.copytree if file else shutil.copyfile)(source, copy)
+        damaged = copy / file
+        data = bytearray(damaged.read_bytes())
+        data[len(data) // 2] ^= 1
+        damaged.write_bytes(data)
+        if file:
+            shutil.rmtree(path)
+        copy.rename(path)
+
     def save_adapter(self, model: str, folder: str, seed: int = 0) -> None:
         """Write a LoRA adapter with random weights for the attention of a model like Llama."""
         import lora_files
@@ -108,4 +128,6 @@ def _answer(output: Any) -> dict[str, Any]:
 def _adapter(folder: str) -> Any:
     from vllm.lora.request import LoRARequest
 
-    return LoRARequest(Path(folder).name, 1, folder) if folder else None
+    # An adapter that was loaded stays under its number, whatever the folder.
+    number = 1 + crc32(folder.encode()) % 1000
+    return LoRARequest(Path(folder).name, number, folder) if folder else None

@@ -283,10 +283,14 @@ ALWAYS = ("deepseek-v3-yarn", "qwen2-classifier-with-bias", "llama-untied-by-che
 
 def save(name: str, folder: Path) -> None:
     """Write the checkpoint of one of them, with random weights, the same ones each time."""
+    write(MODELS[name], folder)
+
+
+def write(small: Small, folder: Path) -> None:
+    """Write the checkpoint of a small model."""
     import torch
     import transformers
 
-    small = MODELS[name]
     config = getattr(transformers, small.config)(**small.settings)
     torch.manual_seed(0)
     kind = getattr(transformers, small.kind)
