@@ -145,7 +145,11 @@ class AsyncSessionSteps:
             return {"answers": answers, "metrics": found, "lives": server.poll() is None}
         finally:
             server.terminate()
-            server.wait()
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
 def _call(port: int, call: Any) -> Any:

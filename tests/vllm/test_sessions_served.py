@@ -10,6 +10,7 @@ import pytest
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 LIMIT_S = 400
 FAULTS = {"worker_extension_cls": "session_faults.Faults"}
+FEW = {"num_gpu_blocks_override": 24}
 SERVED = {
     "model": "llama",
     "skip_tokenizer_init": True,
@@ -50,10 +51,14 @@ BEFORE: list[Any] = [
 ]
 AFTER: list[Any] = [[prompt(1), None], [[*prompt(1), 5], {"thaw": {"skip": True}}], 1.0]
 ALICE = {"prompt": prompt(1)}
-STEPS: list[tuple[str, str, dict[str, Any]]] = [
+Steps = list[tuple[str, str, dict[str, Any]]]
+SERVING: Steps = [
     ("llama", "save", {"name": "llama"}),
     ("before", "over_http", {"engine": SERVED, "connector": CONNECTOR, "calls": BEFORE}),
     ("after", "over_http", {"engine": SERVED, "connector": CONNECTOR, "calls": AFTER}),
+]
+ASYNC: Steps = [
+    ("llama", "save", {"name": "llama"}),
     (
         "started",
         "serve_sessions_async",
@@ -95,4 +100,115 @@ STEPS: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="session")
 def answers(run_engines: Callable[..., Any]) -> Any:
-    return run_engines("sessions-served", STEPS, limit_s=LIMIT_S)
+    return run_engines("sessions-served", SERVING, limit_s=LIMIT_S)
+
+
+@pytest.fixture(scope="session")
+def awaited(run_engines: Callable[..., Any]) -> Any:
+    return run_engines("sessions-awaited", ASYNC, limit_s=LIMIT_S)
+
+
+def metric(answers: Any, label: str, name: str) -> float:
+    found = [
+        float(line.rsplit(" ", 1)[1])
+        for line in answers.value(label)["metrics"]
+        if line.startswith(f"vllm:thaw_session_{name}_total")
+    ]
+    return sum(found)
+
+
+def test_a_request_freezes_its_session_when_it_ends(answers: Any) -> None:
+    cold, frozen, *_ = answers.value("before")["answers"]
+    assert (cold["cached"], frozen["cached"]) == (0, 192)
+    assert frozen["tokens"] == cold["tokens"]
+    said = frozen["said"]
+    assert (said["session"], said["tokens"]) == (f"{answers.folder}/served/alice.thaw", 192)
+    assert [each.name for each in (answers.folder / "served").iterdir()] == ["alice.thaw"]
+
+
+def test_it_is_a_hit_after_a_restart(answers: Any) -> None:
+    loaded, skipped, _ = answers.value("after")["answers"]
+    assert loaded["cached"] == 192
+    assert loaded["tokens"] == answers.value("before")["answers"][0]["tokens"]
+    assert metric(answers, "after", "loads") == 1
+    assert metric(answers, "after", "tokens") == 192
+    assert skipped["status"] == 200
+
+
+def test_metrics_have_the_counters(answers: Any) -> None:
+    assert metric(answers, "before", "freezes") == 1
+    assert metric(answers, "before", "freeze_bytes") == 192 * 1024
+    assert metric(answers, "before", "freeze_failures") > len(NAMES)
+
+
+def test_names_that_lead_elsewhere_are_refused_and_the_request_served(answers: Any) -> None:
+    found = answers.value("before")["answers"]
+    for name, each in zip(NAMES, found[2:], strict=False):
+        assert each["status"] == 200, name
+        assert each["tokens"] == found[0]["tokens"]
+        assert each["said"]["error"], name
+        assert "session" not in each["said"]
+    assert not (answers.folder / "x.thaw").exists()
+    assert not (answers.folder / "a").exists()
+
+
+def test_what_is_asked_in_another_form_ends_no_engine(answers: Any) -> None:
+    found = answers.value("before")["answers"][2 + len(NAMES) :]
+    surrogate, nul, *odd, last = found
+    assert surrogate["status"] >= 400  # no text: vLLM's own refusal
+    assert "control character" in nul["said"]["missed"]
+    for each in odd:
+        assert each["status"] == 200
+        assert each["said"].get("error") or each["said"]["missed"]
+    assert last["tokens"] == answers.value("before")["answers"][0]["tokens"]
+    assert answers.value("before")["lives"]
+
+
+def tokens(found: Any) -> list[Any]:
+    return [each["tokens"] for each in found]
+
+
+@pytest.mark.matrix
+def test_an_engine_that_is_awaited_freezes_and_restores(awaited: Any) -> None:
+    assert awaited.value("frozen")["tokens"] == 192
+    assert awaited.value("restored")["nbytes"] == 192 * 1024
+    (hit,) = awaited.value("hit")
+    assert hit["cached"] == 192
+    assert [hit["tokens"]] == tokens(awaited.value("cold"))
+
+
+@pytest.mark.matrix
+def test_a_request_that_is_aborted_while_it_loads_costs_others_nothing(awaited: Any) -> None:
+    found = awaited.value("aborted load")
+    assert [each["cached"] for each in found] == [192, 192]
+    assert tokens(found) == tokens(awaited.value("cold")) * 2
+
+
+@pytest.mark.matrix
+def test_blocks_are_held_while_they_are_frozen(awaited: Any) -> None:
+    """Others need all of them meanwhile, and what was frozen is right all the same."""
+    (bob,) = awaited.value("bob")
+    assert bob["cached"] == 192
+    assert [bob["tokens"]] == tokens(awaited.value("left alone"))
+    assert len(awaited.value("pressed")) == 8
+
+
+@pytest.mark.matrix
+def test_an_aborted_request_is_not_frozen(awaited: Any) -> None:
+    assert awaited.value("aborted freeze") == []
+    assert not (awaited.folder / "sessions" / "never.thaw").exists()
+
+
+@pytest.mark.matrix
+def test_with_few_blocks_requests_wait_and_are_preempted_and_right(awaited: Any) -> None:
+    alone = [tokens(awaited.value(f"frozen {seed}"))[0] for seed in range(3, 11)]
+    for label in ("many", "many again"):
+        assert [each[:8] for each in tokens(awaited.value(label))] == alone
+
+
+@pytest.mark.matrix
+def test_sleep_of_either_level_is_survived(awaited: Any) -> None:
+    """The worker of a CPU keeps its memory, and says so; what is tested is that all go on."""
+    for label in ("slept 1", "slept 2", "stopped"):
+        awaited.value(label)
+    assert tokens(awaited.value("after sleep")) == tokens(awaited.value("left alone"))
