@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from session_models import connector, prompt
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.matrix]
