@@ -137,7 +137,7 @@ def test_a_load_that_failed_is_not_tried_again(tmp_path: Path) -> None:
     (load,) = step(made).loads
     end(made, load, reason="damaged", error="a chunk fails")
     assert begin(made, request("0")) == 0
-    made._folder._scanned_s = -1e9  # time has passed: what was used meanwhile is seen
+    made._index.folder._scanned_s = -1e9  # time has passed: what was used meanwhile is seen
     assert begin(made, request("1")) == 0
     assert misses(made)["damaged"] >= 1
 
@@ -190,9 +190,9 @@ def test_a_folder_that_cannot_be_listed_costs_no_request(
         def broken() -> Any:
             raise OSError(5, "Input/output error", os.fspath(folder))
 
-        monkeypatch.setattr(made._folder, "changed", lambda: True)
-        monkeypatch.setattr(made._folder, "scan", broken)
-        monkeypatch.setattr(made._folder, "refresh", broken)
+        monkeypatch.setattr(made._index.folder, "changed", lambda: True)
+        monkeypatch.setattr(made._index.folder, "scan", broken)
+        monkeypatch.setattr(made._index.folder, "refresh", broken)
     for name in "01":
         assert made.matched_tokens(request(name), 0) == 0
     assert misses(made) == ({} if what == "no folder" else {"folder": misses(made)["folder"]})
@@ -309,7 +309,7 @@ def test_only_what_changed_of_many_sessions_is_opened_or_compared(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     import thaw.vllm.kv.folder as folder_module
-    import thaw.vllm.kv.scheduler as module
+    import thaw.vllm.kv.index as module
 
     count = 50
     for index in range(count):
@@ -333,7 +333,7 @@ def test_only_what_changed_of_many_sessions_is_opened_or_compared(
     assert begin(made, request("0", range(65))) == 64
     end(made, step(made).loads[0])
     assert (len(opened), len(compared)) == (count, count)
-    made._folder._scanned_s = -1e9  # time has passed: what was used meanwhile is seen
+    made._index.folder._scanned_s = -1e9  # time has passed: what was used meanwhile is seen
     assert begin(made, request("1", range(1000, 1065))) == 64
     assert (len(opened), len(compared)) == (count, count)
     end(made, step(made).loads[0])

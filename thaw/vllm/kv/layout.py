@@ -23,6 +23,8 @@ from thaw_format import (
 from ...seam.plan import Extents
 from .record import Group, Layer
 
+NULL_BLOCK = 0
+"""The number of the block that stands where a sliding window has passed."""
 Numbers = Any
 """A 1-D array of 64-bit integers."""
 
