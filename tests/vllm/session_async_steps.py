@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -82,14 +82,29 @@ class AsyncSessionSteps:
     def meet_async(self, verb: str, argument: Any = None) -> None:
         self._finish(self._engine.collective_rpc("meet", args=(verb, argument)))
 
-    def sleep_async(self, level: int) -> None:
-        """Sleep and wake while requests run and sessions are loaded and frozen."""
+    def sleep_async(
+        self,
+        level: int,
+        mode: str = "abort",
+        prompt: Sequence[int] = (),
+        asked: Mapping[str, Any] | None = None,
+        before_s: float = 0.0,
+    ) -> list[str]:
+        """Sleep and wake; say what each raised: the sleep, the wake, and a request of before.
 
-        async def sleep() -> None:
-            await self._engine.sleep(level=level)
-            await self._engine.wake_up()
+        Args:
+            before_s: how long the request has had; one that has ended may be frozen still.
+        """
 
-        self._finish(sleep())
+        async def sleep() -> list[str]:
+            sent = asyncio.create_task(self._send(prompt or [1], asked))
+            await asyncio.sleep(before_s)
+            slept = await _raised(self._engine.sleep(level=level, mode=mode))
+            woke = await _raised(self._engine.wake_up())
+            return [slept, woke, await _raised(sent)]
+
+        found: list[str] = self._finish(sleep())
+        return found
 
     async def _send(
         self, prompt: Sequence[int], asked: Mapping[str, Any] | None = None, tokens: int = TOKENS
@@ -150,6 +165,14 @@ class AsyncSessionSteps:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+async def _raised(steps: Awaitable[Any]) -> str:
+    try:
+        await asyncio.wait_for(steps, _READY_S)
+    except Exception as error:  # noqa: BLE001 - the tests look at it
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _call(port: int, call: Any) -> Any:

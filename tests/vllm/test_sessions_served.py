@@ -50,7 +50,8 @@ BEFORE: list[Any] = [
     [prompt(1), None],
 ]
 AFTER: list[Any] = [[prompt(1), None], [[*prompt(1), 5], {"thaw": {"skip": True}}], 1.0]
-ALICE = {"prompt": prompt(1)}
+ALICE, ZOE = {"prompt": prompt(1)}, {"prompt": prompt(30)}
+SLEEPS = [(1, "abort"), (2, "abort"), (1, "keep"), (1, "wait")]
 Steps = list[tuple[str, str, dict[str, Any]]]
 SERVING: Steps = [
     ("llama", "save", {"name": "llama"}),
@@ -91,8 +92,30 @@ ASYNC: Steps = [
     ("slow for many", "meet_async", {"verb": "slow loads", "argument": 0.2}),
     ("many", "send", {"prompts": [prompt(seed) for seed in range(3, 11)], "tokens": 50}),
     ("many again", "send", {"prompts": [prompt(seed) for seed in range(3, 11)], "tokens": 50}),
-    ("slept 1", "sleep_async", {"level": 1}),
-    ("slept 2", "sleep_async", {"level": 2}),
+    ("slow again", "meet_async", {"verb": "slow freezes", "argument": 1.0}),
+    *(
+        (
+            f"slept {level} {mode}, freezing",
+            "sleep_async",
+            {"level": level, "mode": mode, "before_s": 0.7, "asked": {"freeze": "z"}, **ZOE},
+        )
+        for level, mode in SLEEPS
+    ),
+    ("zoe", "send", {"prompts": [prompt(30)]}),
+    ("slow loads", "meet_async", {"verb": "slow loads", "argument": 1.0}),
+    *(
+        step
+        for level, mode in SLEEPS
+        for step in (
+            (f"reset {level} {mode}", "reset_async", {}),
+            (
+                f"slept {level} {mode}, loading",
+                "sleep_async",
+                {"level": level, "mode": mode, "before_s": 0.4, "prompt": prompt(2)},
+            ),
+        )
+    ),
+    ("fast again", "meet_async", {"verb": "nothing"}),
     ("after sleep", "send", {"prompts": [prompt(2)]}),
     ("stopped", "async_stop", {}),
 ]
@@ -207,8 +230,17 @@ def test_with_few_blocks_requests_wait_and_are_preempted_and_right(awaited: Any)
 
 
 @pytest.mark.matrix
-def test_sleep_of_either_level_is_survived(awaited: Any) -> None:
+@pytest.mark.parametrize("what", ["freezing", "loading"])
+@pytest.mark.parametrize(("level", "mode"), SLEEPS)
+def test_an_engine_sleeps_and_wakes_with_transfers_under_way(
+    awaited: Any, level: int, mode: str, what: str
+) -> None:
     """The worker of a CPU keeps its memory, and says so; what is tested is that all go on."""
-    for label in ("slept 1", "slept 2", "stopped"):
-        awaited.value(label)
+    slept, woke, _ = awaited.value(f"slept {level} {mode}, {what}")
+    assert (slept, woke) == ("", "")
+
+
+@pytest.mark.matrix
+def test_after_sleeps_it_serves_what_is_right(awaited: Any) -> None:
     assert tokens(awaited.value("after sleep")) == tokens(awaited.value("left alone"))
+    awaited.value("stopped")

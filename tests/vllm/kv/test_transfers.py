@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from made_ranks import Engine, order_of
+from made_requests import begin, request, scheduler
 from made_sessions import ENGINE, freeze
 
 import thaw
@@ -170,6 +171,26 @@ def test_a_full_disk_fails_the_freeze_and_leaves_nothing(full: Path) -> None:
     assert "No space left on device" in moved.error
     assert "a.thaw" in moved.error
     assert os.listdir(full) == ["small.thaw"]
+
+
+def test_a_folder_that_is_read_alone_serves_and_takes_nothing(full: Path) -> None:
+    engine, path = Engine(), full / "a.thaw"
+    assert engine.freeze(path, [1, 2, 3, 4]).reason == ""
+    subprocess.run(["mount", "-o", "remount,ro", os.fspath(full)], check=True)
+    for ranks in (1, 2):
+        made = scheduler(full, ranks=ranks)
+        asked = request(freeze="b")
+        found = begin(made, asked)
+        assert found == (64 if ranks == 1 else 0)
+        stays, said = made.finished(asked, [[1, 2, 3, 4, 5]], ended_well=True)
+        assert stays == (ranks == 1)
+        assert ("Read-only file system" in str(said)) == (ranks == 2)
+        made.close()
+    assert engine.load(path, [0, 1], [5, 6]).reason == ""
+    assert rows(engine, [5, 6]) == rows(engine, [1, 2])
+    moved = engine.freeze(full / "b.thaw", [1])
+    assert moved.reason == "failed"
+    assert "Read-only file system" in moved.error
 
 
 KILLED = """

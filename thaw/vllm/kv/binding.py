@@ -82,7 +82,14 @@ def _differences(session: Session, binding: Binding) -> Iterator[Difference]:
         if (found := session.layers.get(name)) != layer:
             yield Difference(LAYOUT, f"{name!r} is laid out as {found}, in this engine as {layer}")
             break
-    if lines := identity_differences(session.engine, binding.engine, "the session"):
+    lines = identity_differences(session.engine, binding.engine, "the session")
+    # Of what is not known here, nothing says that it is the same.
+    lines += [
+        f"{field} is {value} in the session, not recorded in this engine"
+        for field, value in sorted(session.engine.items())
+        if field not in binding.engine
+    ]
+    if lines:
         yield Difference(ENGINE, "; ".join(lines))
     if session.fingerprint != binding.fingerprint:
         yield Difference(
