@@ -86,6 +86,15 @@ SWAPS: Steps = [
     ("back asked", "request", ALICE),
     ("back late", "request", {"prompts": [prompt(2)]}),
     ("plain stopped", "stop", {}),
+    ("packs", "packs", {}),
+    ("packed", "serve_sessions", {"model": "llama", "folder": "packed"}),
+    ("packed asked", "request", ALICE),
+    ("packed frozen", "freeze_prompt", {"prompt": prompt(1), "path": "packed/alice.thaw"}),
+    *_again("packed hit"),
+    ("packed reloaded", "reload", {"path": "other"}),
+    *_again("packed others"),
+    ("packed anew", "freeze_prompt", {"prompt": prompt(3), "path": "packed/anew.thaw"}),
+    ("packed stopped", "stop", {}),
     ("dtype", "serve_sessions", {**LLAMA, **OTHERS["another dtype"][0]}),
     ("another dtype", "request", ALICE),
     ("dtype stopped", "stop", {}),
@@ -164,3 +173,12 @@ def test_what_was_being_frozen_when_weights_were_swapped_is_of_the_old_ones(answ
     assert one(answers, "back asked")["cached"] == 192
     assert one(answers, "back late")["cached"] == 192
     assert same(one(answers, "back late"), one(answers, "late"))
+
+
+def test_weights_that_a_library_packed_and_that_were_reloaded_are_not_the_old_ones(
+    answers: Any,
+) -> None:
+    assert one(answers, "packed hit")["cached"] == 192
+    found = one(answers, "packed others")
+    assert found["cached"] == 0
+    assert answers["packed reloaded"].error or found["said"]["missed"]
