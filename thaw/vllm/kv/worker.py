@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -65,8 +66,9 @@ class SessionWorker:
         rank = Rank(shard, self._caches, self._bound, self._agent.opened, self._settings.backend)
         self._transfers = Transfers(rank)
         if rank.device.type == "cuda":
-            # Now, while nothing is captured and nobody waits.
-            self._bound()
+            # Now, while nothing is captured and nobody waits; what fails is said when it is asked.
+            with suppress(ThawError, TypeError, ValueError):
+                self._bound()
             self._transfers.warm_up()
 
     def take(self, orders: Orders) -> None:

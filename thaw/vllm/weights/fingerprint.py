@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -36,34 +36,34 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
     Returns:
         64 hexadecimal digits, the same for the same bits wherever they lie.
     """
-    flat = {name: bytes_of(tensor) for name, tensor in tensors.items()}
-    pieces: dict[tuple[int, int], list[int]] = {}
-    for device in {memory.device for memory in flat.values()}:
-        there = {(each.data_ptr(), len(each)): each for each in flat.values()}
-        _digest([each for each in there.values() if each.device == device], device, pieces)
+    crcs = _crcs_of({name: each for name, each in tensors.items() if each.is_contiguous()})
+    for name, tensor in tensors.items():
+        if name not in crcs:
+            # One by one: what is not contiguous is copied, and there may be no room for all.
+            crcs |= _crcs_of({name: tensor})
     said = hashlib.sha256()
     for name in sorted(tensors):
-        tensor, memory = tensors[name], flat[name]
-        crcs = pieces[memory.data_ptr(), len(memory)] if len(memory) else []
-        line = [name, dtype_name(tensor.dtype), list(tensor.shape), crcs]
+        tensor = tensors[name]
+        line = [name, dtype_name(tensor.dtype), list(tensor.shape), crcs[name]]
         said.update(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
     return said.hexdigest()
 
 
-def _digest(
-    memory: Iterable[torch.Tensor],
-    device: torch.device,
-    pieces: dict[tuple[int, int], list[int]],
-) -> None:
-    found = [each for each in memory if len(each)]
-    cut = [piece for each in found for piece in torch.split(each, PIECE_NBYTES)]
-    values = iter(_crcs(cut, device))
-    for each in found:
-        count = -(-len(each) // PIECE_NBYTES)
-        pieces[each.data_ptr(), len(each)] = [next(values) for _ in range(count)]
+def _crcs_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    """Compute the CRC32C of the pieces of each tensor; those of a device all at once."""
+    cut = {
+        name: torch.split(memory, PIECE_NBYTES) if len(memory := bytes_of(tensor)) else ()
+        for name, tensor in tensors.items()
+    }
+    crcs: dict[str, list[int]] = {}
+    for device in {tensor.device for tensor in tensors.values()}:
+        there = {name: pieces for name, pieces in cut.items() if tensors[name].device == device}
+        values = iter(_crcs([piece for pieces in there.values() for piece in pieces], device))
+        crcs |= {name: [next(values) for _ in pieces] for name, pieces in there.items()}
+    return crcs
 
 
-def _crcs(pieces: list[torch.Tensor], device: torch.device) -> list[int]:
+def _crcs(pieces: Sequence[torch.Tensor], device: torch.device) -> list[int]:
     """Compute the CRC32C of each piece, on the device that has them."""
     if device.type == "cuda":
         from ...cuda.digests import DeviceDigests
