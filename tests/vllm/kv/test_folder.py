@@ -195,12 +195,14 @@ def test_a_question_costs_no_scan_until_the_folder_is_another(
     tmp_path: Path, clock: Callable[[float], None]
 ) -> None:
     folder = Folder(tmp_path)
+    let_time_pass(tmp_path)
     assert folder.changed()
     folder.scan()
     assert not folder.changed()
     freeze(tmp_path / "a.thaw")
     assert folder.changed()
     assert folder.changed()
+    let_time_pass(tmp_path)
     folder.scan()
     assert not folder.changed()
     clock(module.RESCAN_S)
@@ -210,7 +212,23 @@ def test_a_question_costs_no_scan_until_the_folder_is_another(
     assert folder.changed()
 
 
-def test_a_server_looks_at_what_is_new_and_at_all_twice_a_second(
+def let_time_pass(folder: Path) -> None:
+    """Have a folder be changed a second ago, and not just now."""
+    then = folder.stat().st_mtime_ns - 1_000_000_000
+    os.utime(folder, ns=(then, then))
+
+
+def test_what_comes_within_a_tick_of_the_folder_s_time_is_seen(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    freeze(tmp_path / "a.thaw")
+    assert [each.name for each in folder.refresh()] == ["a"]
+    before = tmp_path.stat().st_mtime_ns
+    freeze(tmp_path / "b.thaw")
+    os.utime(tmp_path, ns=(before, before))
+    assert [each.name for each in folder.refresh()] == ["a", "b"]
+
+
+def test_a_server_looks_at_what_is_new_and_at_all_from_time_to_time(
     tmp_path: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []

@@ -18,8 +18,10 @@ from .versions import find, marked_place
 
 __all__ = ["RESCAN_S", "Entry", "Folder", "safe_name"]
 
-RESCAN_S = 0.5
-"""How long it goes unseen what a folder's time does not show: it is coarse, and of names alone."""
+RESCAN_S = 10.0
+"""How long it goes unseen what a folder's time does not show, as what is written in place."""
+_TICK_NS = 50_000_000
+"""How far apart two changes are at least that have different times: file systems count in ticks."""
 
 
 class Folder:
@@ -34,18 +36,19 @@ class Folder:
         self._known: dict[str, Entry] = {}
         self._inodes: dict[str, int] = {}
         self._stamp: tuple[int, ...] = ()
+        self._is_settled = False
         self._scanned_s = -inf
 
     def changed(self) -> bool:
         """Say whether something else may be listed than the last time; it costs next to nothing."""
-        return self._is_due() or self._stamp_now() != self._stamp
+        return self._is_due() or not self._is_settled or self._stamp_now() != self._stamp
 
     def refresh(self) -> tuple[Entry, ...]:
         """List the sessions as servers do for every request.
 
         Sessions that come, go or are replaced by name are seen at once, what is written in place
-        twice a second. Else as `scan`, but that a session which is used stays the same entry, and
-        says when it was used as of the last scan.
+        every ten seconds. Else as `scan`, but that a session which is used stays the same entry,
+        and says when it was used as of the last scan.
         """
         if self._is_due():
             return self._list(every=True, uses=False)
@@ -68,9 +71,10 @@ class Folder:
     def _list(self, *, every: bool, uses: bool) -> tuple[Entry, ...]:
         """List the sessions, and look at every one, or at those alone that have another inode."""
         # Taken before the folder is listed: what comes meanwhile has another time.
-        stamp, now_s = self._stamp_now(), monotonic()
+        stamp, now_s, now_ns = self._stamp_now(), monotonic(), time.time_ns()
         inodes = self._listed()
         self._stamp = stamp
+        self._is_settled = not stamp or now_ns - stamp[-1] > _TICK_NS
         if every:
             self._scanned_s = now_s
         known, before = self._known, self._inodes
