@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from engine_models import EXPERTS, FULL, save_config
+from engine_models import ARCHITECTURES, EXPERTS, FULL, save_config
 
 Config: TypeAlias = dict[str, Any]
 SHAPES = (*FULL, EXPERTS)
@@ -28,30 +28,13 @@ _SIZES: Config = {
 }
 _WINDOW: Config = {"head_dim": 64, "sliding_window": 128}
 _LAYERS: Config = {"layer_types": ["sliding_attention", "full_attention"] * 2}
-_MLA: Config = {
-    "num_key_value_heads": 4,
-    "kv_lora_rank": 512,
-    "q_lora_rank": None,
-    "v_head_dim": 128,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "moe_intermediate_size": 128,
-    "n_routed_experts": 8,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 2,
-    "first_k_dense_replace": 1,
-    "n_group": 1,
-    "topk_group": 1,
-    "topk_method": "greedy",
-    "norm_topk_prob": False,
-}
 _EXPERTS: Config = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _MODELS: Mapping[str, tuple[str, Config]] = {
     "llama": ("LlamaConfig", {}),
     "gemma2": ("Gemma2Config", _WINDOW | _LAYERS),
     "gemma3": ("Gemma3TextConfig", _WINDOW | _LAYERS | {"query_pre_attn_scalar": 64}),
     "gpt-oss": ("GptOssConfig", _WINDOW | _LAYERS | _EXPERTS | {"intermediate_size": 256}),
-    "deepseek-v2": ("DeepseekV2Config", _MLA),
+    "deepseek-v2": ("DeepseekV2Config", ARCHITECTURES["deepseek-v2"][1]),
     "mixtral": ("MixtralConfig", _EXPERTS),
 }
 CASES: Mapping[str, tuple[str, Config]] = {
