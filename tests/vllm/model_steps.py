@@ -55,9 +55,13 @@ class ModelSteps:
         ]
         return [_answer(each) for each in outputs]
 
-    def forget(self) -> bool:
-        """Drop the prefix cache."""
-        return bool(self._llm.reset_prefix_cache())
+    def forget(self, connector: bool = False) -> bool:
+        """Drop the prefix cache.
+
+        Args:
+            connector: whether that of the connector as well.
+        """
+        return bool(self._llm.reset_prefix_cache(reset_connector=connector))
 
     def freeze_session(self, prompt: Sequence[int], path: str, adapter: str = "") -> dict[str, Any]:
         import thaw_vllm

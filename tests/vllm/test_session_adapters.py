@@ -16,6 +16,7 @@ ALICE, OTHER = "one/alice", "two/alice"
 PROMPT = prompt(1, 225)
 WHOLE = 224
 ASKED = {"prompts": [PROMPT]}
+ALL = {"connector": True}
 Steps = list[tuple[str, str, dict[str, Any]]]
 
 
@@ -37,7 +38,7 @@ FREEZING: Steps = [
     ("two", "save_adapter", {"model": "grouped", "folder": OTHER, "seed": 2}),
     ("started", "start", engine()),
     ("other", "ask", ASKED | {"adapter": OTHER}),
-    ("forgotten", "forget", {}),
+    ("forgotten", "forget", ALL),
     ("plain", "ask", ASKED),
     ("cold", "ask", ASKED | {"adapter": ALICE}),
     ("hit", "ask", ASKED | {"adapter": ALICE}),
@@ -45,6 +46,11 @@ FREEZING: Steps = [
         "frozen",
         "freeze_session",
         {"prompt": PROMPT[:WHOLE], "path": "sessions/alice.thaw", "adapter": ALICE},
+    ),
+    (
+        "mixed up",
+        "freeze_session",
+        {"prompt": PROMPT[:WHOLE], "path": "sessions/other.thaw", "adapter": OTHER},
     ),
     ("stopped", "stop", {}),
 ]
@@ -58,12 +64,12 @@ def serving(folder: Path) -> Steps:
         ("started", "start", engine(folder)),
         ("plain", "ask", ASKED),
         ("other", "ask", ASKED | {"adapter": other}),
-        ("forgotten", "forget", {}),
+        ("forgotten", "forget", ALL),
         ("served", "ask", ASKED | {"adapter": alice}),
-        ("forgotten again", "forget", {}),
+        ("forgotten again", "forget", ALL),
         ("restored", "restore_session", path | {"adapter": alice}),
         ("after it", "ask", ASKED | {"adapter": alice}),
-        ("forgotten at last", "forget", {}),
+        ("forgotten at last", "forget", ALL),
         ("restored plainly", "restore_session", path),
         ("stopped", "stop", {}),
     ]
@@ -97,6 +103,12 @@ def test_without_the_adapter_s_content_it_does_not(frozen: Any, served: Any, whi
     assert bits(served, which)[0] == 0
     (found,) = served.value(which)
     assert "the adapter of the request differs" in found["said"]["missed"]
+
+
+def test_what_may_be_of_another_adapter_of_its_name_is_not_frozen(frozen: Any) -> None:
+    assert frozen.value("hit")
+    assert "adapters of this name that differ were used" in frozen["mixed up"].error
+    assert not (frozen.folder / "sessions" / "other.thaw").exists()
 
 
 def test_restoring_without_it_says_what_differs(served: Any) -> None:

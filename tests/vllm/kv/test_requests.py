@@ -97,7 +97,7 @@ def test_an_adapter_is_its_name_and_its_bytes(tmp_path: Path) -> None:
     assert one.name == "alice"
     moved = known.of(with_adapter(adapter(tmp_path / "moved"), number=2))
     assert moved == one
-    other = known.of(with_adapter(adapter(tmp_path / "other", b"weightt"), number=3))
+    other = known.of(with_adapter(adapter(tmp_path / "other", b"weightt"), number=3, name="bob"))
     assert other is not None
     assert other.sha256 != one.sha256
     assert known.of(request()) is None
@@ -127,7 +127,7 @@ def test_an_adapter_whose_files_have_changed_is_none_that_is_known(tmp_path: Pat
     with pytest.raises(OSError, match="has changed since"):
         known.of(with_adapter(folder))
     # As another adapter it is loaded anew.
-    after = known.of(with_adapter(folder, number=2))
+    after = known.of(with_adapter(folder, number=2, name="alice2"))
     assert before is not None
     assert after is not None
     assert after.sha256 != before.sha256
@@ -146,4 +146,39 @@ def test_files_count_as_they_were_when_the_adapter_was_first_used(tmp_path: Path
         known.of(with_adapter(folder))
     again = with_adapter(folder)
     again.lora_request.load_inplace = True
+    known.note(again)
+    known.forget_blocks()
     assert known.of(again) == known.of(with_adapter(folder))
+
+
+def test_two_adapters_of_one_name_have_no_session_until_the_cache_is_reset(tmp_path: Path) -> None:
+    """vLLM's keys have the name alone: blocks of one are a hit for the other."""
+    one, two = (adapter(tmp_path / each, each.encode()) for each in ("one", "two"))
+    known, first, second = Adapters(), with_adapter(one), with_adapter(two, number=2)
+    known.note(first)  # no session concerns it, but its blocks stay
+    for each in (second, first):
+        with pytest.raises(OSError, match=r"of this name that differ.*reset_connector=True"):
+            known.of(each)
+    known.forget_blocks()
+    found = known.of(second)
+    assert found is not None
+    assert found.name == "alice"
+    with pytest.raises(OSError, match="of this name that differ"):
+        known.of(first)
+
+
+def test_adapters_of_one_name_and_content_are_one(tmp_path: Path) -> None:
+    one, two = (adapter(tmp_path / each) for each in ("one", "two"))
+    known = Adapters()
+    known.note(with_adapter(one))
+    assert known.of(with_adapter(two, number=2)) == known.of(with_adapter(one))
+
+
+def test_an_adapter_loaded_in_place_differs_from_what_it_was(tmp_path: Path) -> None:
+    known, folder = Adapters(), adapter(tmp_path / "one")
+    known.of(with_adapter(folder))
+    adapter(folder, b"others")
+    again = with_adapter(folder)
+    again.lora_request.load_inplace = True
+    with pytest.raises(OSError, match="of this name that differ"):
+        known.of(again)

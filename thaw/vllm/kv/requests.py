@@ -80,19 +80,29 @@ class Adapters:
     def __init__(self) -> None:
         self._known: dict[_Signature, str] = {}
         self._used: dict[int, _Signature] = {}
+        self._named: dict[str, set[_Signature]] = {}
 
     def note(self, request: Any) -> None:
         """Look at the files of a request's adapter, if it is used for the first time."""
         lora = request.lora_request
-        if lora is not None and (_is_loaded_anew(lora) or lora.lora_int_id not in self._used):
+        if lora is None:
+            return
+        if _is_loaded_anew(lora) or lora.lora_int_id not in self._used:
             with suppress(OSError):
                 self._used[lora.lora_int_id] = _signature(Path(lora.lora_path))
+        if found := self._used.get(lora.lora_int_id):
+            self._named.setdefault(lora.lora_name, set()).add(found)
+
+    def forget_blocks(self) -> None:
+        """Take note that the engine has no block left of any adapter."""
+        self._named.clear()
 
     def of(self, request: Any) -> Adapter | None:
         """Describe a request's adapter.
 
         Raises:
-            OSError: it has no files here, or others than when it was loaded.
+            OSError: it has no files here, or others than when it was loaded, or there may be blocks
+                of another adapter of its name.
         """
         lora = request.lora_request
         if lora is None:
@@ -103,9 +113,27 @@ class Adapters:
         if self._used.get(lora.lora_int_id) != found:
             message = "has changed since the engine loaded the adapter: load it as another one"
             raise OSError(errno.ESTALE, message, os.fspath(folder))
-        if found not in self._known:
-            self._known[found] = _digest(_files(folder))
-        return Adapter(lora.lora_name, self._known[found])
+        digest = self._digest_of(found)
+        if digest is None or {self._digest_of(each) for each in self._named[lora.lora_name]} != {
+            digest
+        }:
+            # vLLM's keys of blocks have the name alone.
+            message = (
+                "adapters of this name that differ were used, and their blocks are not told apart: "
+                "give each a name of its own, or call reset_prefix_cache(reset_connector=True)"
+            )
+            raise OSError(errno.ESTALE, message, lora.lora_name)
+        return Adapter(lora.lora_name, digest)
+
+    def _digest_of(self, signature: _Signature) -> str | None:
+        """Digest files, if they are still what they were."""
+        folder = signature[0]
+        assert isinstance(folder, Path)
+        if signature not in self._known:
+            with suppress(OSError):
+                if _signature(folder) == signature:
+                    self._known[signature] = _digest(_files(folder))
+        return self._known.get(signature)
 
 
 def _is_loaded_anew(lora: Any) -> bool:

@@ -212,6 +212,7 @@ class SessionScheduler:
         if pool is not None and pool.num_gpu_blocks - pool.get_num_free_blocks() > 1:
             return False
         self._was_reset = True
+        self._adapters.forget_blocks()
         return True
 
     def close(self) -> None:
