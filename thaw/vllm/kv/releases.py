@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import wraps
 from typing import Any
 
+from .specs import FULL, group_of
+
 _MENDED = "_thaw_takes_failed_loads"
 
 
@@ -35,10 +37,11 @@ def none_hash() -> bytes:
 
 
 def take_failed_loads(scheduler_class: type) -> None:
-    """Have a scheduler compute again what failed to load, where layers are of several groups.
+    """Have a scheduler compute again what failed to load, where not all blocks are kept.
 
-    Releases up to 0.26 know failed blocks of a single group alone, and end with an error; later
-    ones are told which requests failed (`KVConnectorTransferResults`).
+    Releases up to 0.26 end with an error where layers are of several groups, and go on from the
+    blocks before the failed one, though a window has none of them there; later releases are told
+    which requests failed (`KVConnectorTransferResults`).
     """
     name = "_update_requests_with_invalid_blocks"
     update = getattr(scheduler_class, name)
@@ -53,7 +56,7 @@ def take_failed_loads(scheduler_class: type) -> None:
         scheduled: dict[str, int],
         evict_blocks: bool = True,
     ) -> Any:
-        if len(scheduler.kv_cache_config.kv_cache_groups) == 1:
+        if _keeps_all(scheduler.kv_cache_config):
             return update(scheduler, requests, invalid, scheduled, evict_blocks)
         failed, tokens = set(), 0
         for request in requests:
@@ -69,3 +72,9 @@ def take_failed_loads(scheduler_class: type) -> None:
 
     setattr(updating, _MENDED, True)
     setattr(scheduler_class, name, updating)
+
+
+def _keeps_all(kv_cache_config: Any) -> bool:
+    """Say whether there is a single group, which has a block for each token."""
+    groups = [group_of(each) for each in kv_cache_config.kv_cache_groups]
+    return [each.kind for each in groups] == [FULL]
