@@ -261,7 +261,7 @@ def test_a_worker_serves_no_file_that_was_replaced(path: Path, worker: SimpleNam
     answer = ask(worker, "prepare", str(path), "reference")
     assert (answer["error"], "pin it again" in answer["message"]) == ("MismatchError", True)
     ask(worker, "pin", str(path))
-    with Agent.of(worker)._opened(str(path)) as snapshot, thaw.open(path) as found:
+    with Agent.of(worker).opened(str(path)) as snapshot, thaw.open(path) as found:
         assert snapshot.snapshot_id == found.snapshot_id
     ask(worker, "unpin", str(path))
     assert not Agent.of(worker).pinned

@@ -17,9 +17,9 @@ class ModelSteps:
 
     def save_for_sessions(self, name: str) -> None:
         """Write one of the models whose sessions are compared."""
-        import session_models
+        import session_cases
 
-        session_models.save(name, Path(name))
+        session_cases.save(name, Path(name))
 
     def ask(
         self,

@@ -218,7 +218,7 @@ def test_a_configuration_that_cannot_be_read_harms_no_one_who_does_not_ask(
 def test_workers_keep_a_configuration_once_they_start(tmp_path: Path) -> None:
     class Worker:
         def __init__(self, found: Any) -> None:
-            self.model_config = found
+            self.model_config, self.vllm_config = found, SimpleNamespace()
 
     keep_configurations(Worker)
     noting = Worker.__init__

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,8 +176,11 @@ def test_modules_of_the_same_kernels_stand_together() -> None:
     assert group["modules"] == ["0", "1", "2"]  # type: ignore[index,call-overload]
 
 
+WITHOUT_SESSIONS = SimpleNamespace(kv_transfer_config=None)
+
+
 class Loader:
-    def load_model(self, method: object) -> nn.Module:
+    def load_model(self, vllm_config: object, method: object) -> nn.Module:
         return Layer(method)
 
 
@@ -187,7 +191,9 @@ class DerivedLoader(Loader):
 def test_what_running_changes_is_no_difference(tmp_path: Path) -> None:
     for _ in range(2):
         note_when_loaded(Loader)
-    ran, fresh = (DerivedLoader().load_model(UnquantizedLinearMethod()) for _ in range(2))
+    ran, fresh = (
+        DerivedLoader().load_model(WITHOUT_SESSIONS, UnquantizedLinearMethod()) for _ in range(2)
+    )
     ran.quant_method.world_size = 1  # type: ignore[union-attr]
     freeze_state(ran, tmp_path / "a.thaw", stage="processed", identity={}, shard=thaw.Shard())
     with thaw.open(tmp_path / "a.thaw") as snapshot:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from session_models import connector, prompt
+from session_cases import connector, prompt
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.matrix]
 LIMIT_S = 600

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
+from session_cases import WINDOW, connector, prompt
 
 import thaw
-from session_models import WINDOW, connector, prompt
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 LIMIT_S = 1200
