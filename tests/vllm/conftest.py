@@ -23,7 +23,10 @@ DRIVE = Path(__file__).with_name("drive.py")
 LEFT_S = 15
 # With two workers, each of which takes the next file once two tests are left of its own, these come
 # to an end at about the same time; others follow.
-FIRST = ("test_two_ranks", "test_one_rank", "test_cli", "test_architectures", "test_docs")
+FIRST = (
+    *("test_two_ranks", "test_one_rank", "test_docs", "test_sessions"),
+    *("test_sessions_served", "test_cli", "test_architectures", "test_session_models"),
+)
 Step: TypeAlias = tuple[str, str, Mapping[str, Any]]
 
 
