@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from thaw_format import JSON, Shard, Snapshot, ThawError
+from torch import nn
 
 from ..errors import MismatchError
 from ..plugins.opening import open_snapshot
@@ -54,6 +55,12 @@ class Agent:
         return found
 
     @property
+    def model(self) -> nn.Module:
+        """That of this rank."""
+        model: nn.Module = self._worker.get_model()
+        return model
+
+    @property
     def rank(self) -> int:
         """That of vLLM's world, by which answers are told apart."""
         return int(self._worker.rank)
@@ -67,13 +74,13 @@ class Agent:
         if self._fingerprint is None:
             check_awake()
             self._check_whole()
-            self._fingerprint = fingerprint_of(self._worker.get_model())
+            self._fingerprint = fingerprint_of(self.model)
         return self._fingerprint
 
     def weights_change(self) -> None:
         """Take note that weights are about to change, or have."""
         self._fingerprint, self.caches_are_old = None, True
-        forget_fingerprint(self._worker.get_model())
+        forget_fingerprint(self.model)
 
     def weights_leave(self) -> None:
         """Take note that weights leave memory, or come back: the engine resets its caches then."""
@@ -93,7 +100,7 @@ class Agent:
         check_alone(self._worker)
         self._check_whole()
         report = freeze_state(
-            self._worker.get_model(),
+            self.model,
             path,
             stage=PROCESSED,
             identity=self._identity(),
@@ -107,7 +114,7 @@ class Agent:
     @answering
     def frozen(self) -> Answer:
         """Say what the loader froze on this rank, when it loaded the model."""
-        found = getattr(self._worker.get_model(), REPORT)
+        found = getattr(self.model, REPORT)
         if isinstance(found, Exception):
             raise found
         return _said(found)
@@ -132,7 +139,7 @@ class Agent:
                     f"live engine takes {PROCESSED!r} ones, which thaw_vllm.freeze_engine makes"
                 )
             check_identity(snapshot, self._identity())
-            prepared = prepare_state(self._worker.get_model(), snapshot, backend=backend)
+            prepared = prepare_state(self.model, snapshot, backend=backend)
             self.prepared = prepared, stack.pop_all()
         return {}
 
@@ -149,7 +156,7 @@ class Agent:
             self.broken = f"a restore from {path} did not end well"
             self.weights_change()
             report = prepared.restore()
-            clear_scratch(self._worker.get_model())
+            clear_scratch(self.model)
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         self.broken = None
@@ -190,7 +197,7 @@ class Agent:
         with open_snapshot(path, rank=self._shard().rank) as snapshot:
             stage = stage_of(snapshot)
             check_identity(snapshot, self._identity(stage))
-            differences = compare_state(self._worker.get_model(), snapshot)
+            differences = compare_state(self.model, snapshot)
             if differences and stage == LOADED:
                 raise MismatchError.of(
                     f"{path} was frozen before vLLM processed the weights, and they are processed "

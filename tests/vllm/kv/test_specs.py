@@ -156,6 +156,7 @@ def test_a_cache_that_shows_less_than_its_blocks_is_refused() -> None:
     ("config", "message"),
     [
         ({"enable_prefix_caching": False}, "pass enable_prefix_caching=True"),
+        ({"calculate_kv_scales": True}, "calculate_kv_scales"),
         ({"decode_context_parallel_size": 2}, "decode_context_parallel_size=2"),
         ({"prefill_context_parallel_size": 2}, "prefill_context_parallel_size=2"),
     ],
@@ -165,9 +166,21 @@ def test_engines_without_a_prefix_cache_or_with_parted_tokens_are_refused(
 ) -> None:
     vllm_config = SimpleNamespace(
         cache_config=SimpleNamespace(
-            enable_prefix_caching=config.pop("enable_prefix_caching", True)
+            enable_prefix_caching=config.pop("enable_prefix_caching", True),
+            calculate_kv_scales=config.pop("calculate_kv_scales", False),
         ),
         parallel_config=SimpleNamespace(**config),
     )
     with pytest.raises(MismatchError, match=message):
         specs.check_supported(vllm_config, SimpleNamespace(kv_cache_groups=[]))
+
+
+def test_what_a_model_makes_of_the_longest_request_is_said() -> None:
+    rotary = torch.nn.Identity()
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Sequential(rotary))
+    assert specs.positions_of(model) == "none"
+    found = set()
+    for long in (True, False):
+        rotary.use_long_rope = long  # type: ignore[assignment]
+        found.add(specs.positions_of(model))
+    assert found == {"Identity.use_long_rope = True", "Identity.use_long_rope = False"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
 from vllm.v1.kv_cache_interface import UniformTypeKVCacheSpecs
 
 from ...errors import MismatchError
 from .binding import GroupOf
 from .layout import LayerCache
 
+_OF_LONGEST = frozenset({"use_long_rope", "attn_temperature_tuning"})
+"""Attributes of vLLM's modules that `max_model_len` decides."""
 FULL, SLIDING_WINDOW = "full", "sliding-window"
 _KINDS = {
     "FullAttentionSpec": FULL,
@@ -93,6 +96,19 @@ def _refused(layers: tuple[str, ...], why: str, way: str = "") -> MismatchError:
     )
 
 
+def positions_of(model: nn.Module) -> str:
+    """Say what a model made of the longest request that its engine takes.
+
+    Keys and values depend on it, where neither weights nor configuration do.
+    """
+    found = {
+        f"{type(module).__name__}.{name} = {vars(module)[name]}"
+        for module in model.modules()
+        for name in _OF_LONGEST & vars(module).keys()
+    }
+    return ", ".join(sorted(found)) or "none"
+
+
 def check_supported(vllm_config: Any, kv_cache_config: Any) -> None:
     """Refuse engines whose blocks no session can hold, on every rank and in the scheduler.
 
@@ -105,6 +121,11 @@ def check_supported(vllm_config: Any, kv_cache_config: Any) -> None:
         raise MismatchError(
             "sessions are prefixes, and this engine caches none: pass enable_prefix_caching=True, "
             "if vLLM can do so for this model on this device"
+        )
+    if getattr(vllm_config.cache_config, "calculate_kv_scales", False):
+        raise MismatchError(
+            "with calculate_kv_scales each process scales keys and values by what it computes "
+            "first, so that those of another mean something else: leave it out"
         )
     parallel = vllm_config.parallel_config
     for option in ("decode_context_parallel_size", "prefill_context_parallel_size"):

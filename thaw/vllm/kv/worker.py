@@ -17,7 +17,7 @@ from .counts import Counts
 from .layout import LayerCache
 from .orders import Answers, Load, Moved, Orders
 from .settings import Settings
-from .specs import check_blocks, group_of, spec_of
+from .specs import check_blocks, group_of, positions_of, spec_of
 from .transfers import Rank, Transfers
 
 _REMEMBERED = 256
@@ -164,8 +164,9 @@ class SessionWorker:
         return self._binding
 
     def _engine(self) -> Mapping[str, JSON]:
-        config = self._config
-        return identify(config, config.model_config, self._agent.rank, PROCESSED)
+        config, agent = self._config, self._agent
+        engine = identify(config, config.model_config, agent.rank, PROCESSED)
+        return engine | {"positions": positions_of(agent.model)}
 
     def _answer_binding(self) -> None:
         said: Binding | str
