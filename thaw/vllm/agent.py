@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -264,10 +265,11 @@ class Agent:
 
 def _session_worker() -> Any:
     """Return the worker's side of this process's connector, if that is one of thaw."""
-    from vllm.distributed import kv_transfer
-
-    found = kv_transfer.get_kv_transfer_group() if kv_transfer.has_kv_transfer_group() else None
-    return getattr(found, "session_worker", None)
+    # An engine with a connector has imported it; without, vLLM need not be.
+    kv_transfer = sys.modules.get("vllm.distributed.kv_transfer")
+    if kv_transfer is None or not kv_transfer.has_kv_transfer_group():
+        return None
+    return getattr(kv_transfer.get_kv_transfer_group(), "session_worker", None)
 
 
 def _sessions() -> Any:
