@@ -37,7 +37,7 @@ from ...seam.backend import Transfer, written_digests
 from ...seam.plan import Extents, ReadPlan, WritePlan
 from ...version import __version__
 from .binding import LAYOUT, Binding, Difference, compare
-from .layout import LayerCache, extents_of, file_layout, starts_in
+from .layout import Blocks, LayerCache, extents_of, file_layout, starts_in
 from .orders import Freeze, Load, Moved
 from .record import KIND, Group, Session
 
@@ -203,10 +203,7 @@ class Transfers:
             session = Session.of(snapshot)
             _check(session, rank.binding())
             _check_dtypes(snapshot, rank.caches)
-            groups = [
-                (group.layers, blocks)
-                for group, blocks in zip(session.groups, order.groups, strict=True)
-            ]
+            groups = _with_layers(session, order)
             extents = extents_of(rank.caches, groups, starts_in(snapshot))
             moved = self._read(snapshot, ReadPlan(extents, snapshot.digests[0]))
         return Moved(
@@ -241,17 +238,13 @@ class Transfers:
         )
         path = _file(order, rank.shard)
         mover = select_backend(rank.backend, "write", rank.device, path)
-        routes: list[str] = []
+        groups, routes = _with_layers(session, order), list[str]()
 
         def write_payload(target: FileTarget, layout: Layout, chunks: Chunks) -> Sequence[int]:
             starts = {
                 name: chunks.offset + layout.storages[spec.storage].offset
                 for name, spec in layout.tensors.items()
             }
-            groups = [
-                (group.layers, blocks)
-                for group, blocks in zip(session.groups, order.groups, strict=True)
-            ]
             done = mover.write(target, WritePlan(extents_of(rank.caches, groups, starts), chunks))
             routes.append(done.route)
             return written_digests(mover, done, chunks)
@@ -281,6 +274,13 @@ def _behind_caller(device: torch.device) -> torch.cuda.Stream | None:
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     return stream
+
+
+def _with_layers(session: Session, order: Load | Freeze) -> list[tuple[Sequence[str], Blocks]]:
+    """Pair the blocks of an order with the layers that have them."""
+    return [
+        (group.layers, blocks) for group, blocks in zip(session.groups, order.groups, strict=True)
+    ]
 
 
 def _check(session: Session, binding: Binding) -> None:

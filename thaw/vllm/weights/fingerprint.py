@@ -89,7 +89,7 @@ def fingerprint_of(model: nn.Module) -> str:
         MismatchError: a library keeps weights where they cannot be read.
     """
     state = take_state(model)
-    if not _is_readable(state):
+    if not state.is_readable:
         if model not in _noted:
             raise MismatchError(
                 "this engine packed weights into memory of oneDNN, where they cannot be digested"
@@ -137,8 +137,3 @@ def _own(state: ModelState) -> dict[str, torch.Tensor]:
         for name, tensor in state.tensors.items()
         if not _LORA.search(name)
     }
-
-
-def _is_readable(state: ModelState) -> bool:
-    whole = all(tensor.numel() or tensor.device.type != "cpu" for tensor in state.tensors.values())
-    return whole and not state.handles

@@ -65,6 +65,14 @@ class ModelState:
     floats: dict[str, Float] = field(default_factory=dict)
     handles: list[str] = field(default_factory=list)
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether no weights are packed into handles of a library, which leaves theirs empty."""
+        tensors = self.tensors.values()
+        return not self.handles and all(
+            tensor.numel() or tensor.device.type != "cpu" for tensor in tensors
+        )
+
 
 def take_state(model: nn.Module) -> ModelState:
     """List all that a model on this rank computes with.

@@ -147,8 +147,7 @@ def _check_names(snapshot: Snapshot, state: ModelState, floats: Mapping[str, flo
 
 def _check_readable(model: nn.Module, state: ModelState) -> None:
     """Refuse an engine that computes with weights packed into handles of a library."""
-    whole = all(tensor.numel() or tensor.device.type != "cpu" for tensor in state.tensors.values())
-    if whole and not state.handles:
+    if state.is_readable:
         return
     packed = [
         name
