@@ -27,7 +27,7 @@ from session_prompts import (
     session_ids,
     vocabulary_of,
 )
-from session_rows import TMPFS
+from session_rows import PAGE_CACHE, PINNED
 
 _SKIP = {"skip": True}
 _OTHER = 1
@@ -110,8 +110,10 @@ def serve(llm: Any, tokens: int, path: str, place: str, repeats: int) -> dict[st
     """Time requests that a session serves, prefix hits, and restores ahead of requests, in turn."""
     import thaw_vllm
 
-    prompt, asked = prompt_of(llm, tokens), None if place == TMPFS else {"restore": path}
+    prompt, asked = prompt_of(llm, tokens), {"restore": path} if place == PAGE_CACHE else None
     said: dict[str, list[float]] = {}
+    if place == PINNED:
+        thaw_vllm.pin_engine(llm, path)
 
     def note(**seconds: float) -> None:
         for key, value in seconds.items():
@@ -124,6 +126,8 @@ def serve(llm: Any, tokens: int, path: str, place: str, repeats: int) -> dict[st
         note(moving_s=moved["elapsed_s"], hit_s=ask(llm, prompt, tokens))
         reset(llm)
         note(called_s=thaw_vllm.restore_session(llm, path).elapsed_s)
+    if place == PINNED:
+        thaw_vllm.unpin_engine(llm, path)
     row = {"place": place, "tokens": tokens, "nbytes": moved["nbytes"], "route": moved["route"]}
     return row | said
 

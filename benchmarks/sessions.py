@@ -31,7 +31,7 @@ from gauges import warm
 from pages import found_in_words
 from rank_process import run_engine
 from session_models import CASES, SHAPES, save
-from session_rows import PAGE_CACHE, TMPFS, rows_of, same_rows
+from session_rows import PAGE_CACHE, PINNED, TMPFS, rows_of, same_rows
 from sessions_results import SHAPE, figures
 
 LENGTHS = (256, 1040, 8000, 32_000, 100_000)
@@ -139,6 +139,8 @@ def _restoring(args: argparse.Namespace, folders: Folders, lengths: list[int]) -
         if folders.disk:
             cached = str(folders.disk / Path(path).name)
             actions.append(["serve", tokens, cached, PAGE_CACHE, args.repeats])
+        if not args.skip_pinned:
+            actions.append(["serve", tokens, path, PINNED, args.repeats])
         actions.append(["from_session", tokens])
     actions.append(["bus", args.repeats])
     # Last, since what compares takes longest.
@@ -234,6 +236,7 @@ def main() -> int:
     one.add_argument("--prefills", type=int, default=3, help="how often each length is computed")
     one.add_argument("--freezes", type=int, default=4, help="of each round beside others")
     one.add_argument("--skip-decoding", action="store_true", help="freeze beside no others")
+    one.add_argument("--skip-pinned", action="store_true", help="load from no pinned pages")
     one.add_argument("--processes", type=int, default=1, help="that restore")
     one.add_argument("--disk", type=Path, help="a folder on a disk, for the page cache")
     one.add_argument("--gpu-memory-utilization", type=float, default=0.85)

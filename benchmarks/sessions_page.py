@@ -58,8 +58,8 @@ _KNOWN = """\
 Known of others, and not measured here: thaw-vllm takes 0.135 s for the bytes of 65 blocks alone,
 and 35.9 GB were loaded in 1.1 to 1.75 s on several GPUs."""
 _NOT_MEASURED = """\
-Not measured: sessions whose files are pinned; files that no cache holds; a network; prompts as
-text, since all are token ids; requests that share a batch while a session is loaded for them."""
+Not measured: files that no cache holds; a network; prompts as text, since all are token ids;
+requests that share a batch while a session is loaded for them."""
 
 
 def make(found: Mapping[str, Row]) -> str:
