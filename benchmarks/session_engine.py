@@ -90,6 +90,12 @@ def from_session(llm: Any, tokens: int) -> dict[str, Any]:
     return decode(llm, tokens, tokens)
 
 
+def from_prefill(llm: Any, tokens: int) -> dict[str, Any]:
+    """Decode a prompt that is computed, without sessions: as a process does of itself."""
+    reset(llm)
+    return decode(llm, tokens, 0, asked=_SKIP)
+
+
 def behind_other(llm: Any, tokens: int) -> dict[str, Any]:
     """Decode the same last token behind another prefix: what the cache holds must count."""
     reset(llm)
@@ -187,6 +193,7 @@ ACTIONS: Mapping[str, Callable[..., Any]] = {
     "freeze": freeze,
     "from_cache": from_cache,
     "from_session": from_session,
+    "from_prefill": from_prefill,
     "behind_other": behind_other,
     "beside": beside_others,
     "first": first,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -121,7 +122,7 @@ def _freezing(args: argparse.Namespace, folders: Folders, lengths: list[int]) ->
     for tokens in lengths:
         actions.append(["compute", tokens, args.repeats, args.prefills])
         actions.append(["freeze", tokens, folders.file(tokens), args.repeats])
-        actions.append(["from_cache", tokens])
+        actions += [["from_cache", tokens], ["from_prefill", tokens]]
     actions.append(["behind_other", lengths[0]])
     if not args.skip_decoding:
         beside = BESIDE if BESIDE in lengths else lengths[-1]
@@ -148,6 +149,7 @@ def _restoring(args: argparse.Namespace, folders: Folders, lengths: list[int]) -
     for tokens in lengths:
         actions.append(["from_session", tokens])
         actions.append(["freeze_again", tokens, folders.file(tokens), again, ranks])
+        actions.append(["from_prefill", tokens])
     return actions
 
 
@@ -177,12 +179,13 @@ def _compare(args: argparse.Namespace, folders: Folders, name: str) -> dict[str,
     again = str(folders.apart / "again.thaw")
     engine = _engine(args, folders, _SMALL | save(model, folders.model) | more) | args.engine
     freezing = [["compute", tokens, 1, 1], ["freeze", tokens, path, 1], ["from_cache", tokens]]
-    freezing += [["behind_other", tokens]]
+    freezing += [["from_prefill", tokens], ["behind_other", tokens]]
     froze = _run(args, folders, f"{name}, froze", engine, [*_begin(model), *freezing])
     if froze["status"]:
         return same_rows(name, engine, froze, froze)[0]
     restoring = [["from_session", tokens], ["freeze_again", tokens, path, again]]
     restoring[-1].append(args.tensor_parallel_size)
+    restoring.append(["from_prefill", tokens])
     found = _run(args, folders, f"{name}, restored", engine, [*_begin(model), *restoring])
     return same_rows(name, engine, froze, found)[0]
 
@@ -254,6 +257,8 @@ def main() -> int:
         each.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.deadline = time.monotonic() + args.limit_s
+    # Kernels that are chosen by timing them are not the same ones in every process.
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
     # So that a run that is stopped from outside leaves no files in memory.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

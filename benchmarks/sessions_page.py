@@ -53,7 +53,9 @@ _SAME = """\
 The process that restores decodes greedily behind what a session gave, the one that froze behind the
 same prefix in GPU memory: token ids and logprobs must be the same bits. *cache*: what was restored,
 frozen again, beside the session, byte by byte. *cache counts*: behind another prefix the same token
-leads to other logprobs, so that a wrong cache would show."""
+leads to other logprobs, so that a wrong cache would show. *without sessions*: both decode the same
+where each computes the prompt itself; if not, they run other kernels, of which no session knows.
+TORCHINDUCTOR_DETERMINISTIC is set, so that none is chosen by timing it."""
 _KNOWN = """\
 Known of others, and not measured here: thaw-vllm takes 0.135 s for the bytes of 65 blocks alone,
 and 35.9 GB were loaded in 1.1 to 1.75 s on several GPUs."""
@@ -219,6 +221,7 @@ def _compared(rows: Sequence[Row]) -> Iterator[Row]:
             "logprobs": "**failed**" if "error" in row else yes(row.get("logprobs_equal")),
             "cache": "" if differ is None else f"**{differ} differ**" if differ else "equal",
             "cache counts": yes(row.get("counts")),
+            "without sessions": yes(row.get("prefill_equal")),
         }
 
 

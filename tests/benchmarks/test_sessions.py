@@ -36,6 +36,7 @@ def test_the_same_bits_are_the_same() -> None:
     again = {"tokens": 640, "tensors": 4, "differ": 0}
     (row,) = same(froze, process(from_session=decoded(640), freeze_again=again))
     assert row["passed"]
+    assert "prefill_equal" not in row
     assert row["counts"]
     assert (row["tokens_equal"], row["logprobs_equal"], row["differ"]) == (True, True, 0)
     assert row["engine"] == {"dtype": "bfloat16"}
@@ -61,6 +62,15 @@ def test_a_cache_that_does_not_count_proves_nothing() -> None:
     (row,) = same(froze, process(from_session=decoded(640)))
     assert not row["counts"]
     assert not row["passed"]
+
+
+@pytest.mark.parametrize("logprob", [-1.5, -1.25])
+def test_what_each_process_computes_itself_is_compared_too(logprob: float) -> None:
+    froze = process(from_cache=decoded(640), from_prefill=decoded(640))
+    found = process(from_session=decoded(640), from_prefill=decoded(640, logprob=logprob))
+    (row,) = same(froze, found)
+    assert row["prefill_equal"] == (logprob == -1.5)
+    assert row["passed"]
 
 
 def test_a_process_that_fails_is_a_row_of_its_own() -> None:

@@ -54,6 +54,7 @@ def beside(kind: str, p99_s: list[float], **more: Any) -> dict[str, Any]:
 def same(tokens: int, **more: Any) -> dict[str, Any]:
     row = of("same", SHAPE, tokens=tokens, decoded_tokens=16, distinct_tokens=9, passed=True)
     row |= {"engine": {"tensor_parallel_size": 1}, "tokens_equal": True, "logprobs_equal": True}
+    row |= {"prefill_equal": True}
     return row | {"counts": True, "tensors": 32, "differ": 0} | more
 
 
@@ -173,7 +174,7 @@ def test_the_page_says_what_was_found(raw: dict[str, Any]) -> None:
         "| freezes | 2 | 1,801 | 7.25 | 10.65 | 15.10 | 33.6 | 33.6 |",
         "| hits | 2 | 1,801 | 7.25 | 10.00 | 15.10 |  |  |",
         "| froze | 9.1 | 45.2 | 99.5 | well |",
-        f"| {SHAPE} | 1 | CUDA graphs | 1,040 | 16 | yes | yes | equal | yes |",
+        f"| {SHAPE} | 1 | CUDA graphs | 1,040 | 16 | yes | yes | equal | yes | yes |",
         "From tmpfs restoring is sooner than prefill at every length, 1,040 tokens too.",
     ):
         assert line in page.splitlines(), page
@@ -182,10 +183,11 @@ def test_the_page_says_what_was_found(raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"logprobs_equal": False}, "| yes | **no** | equal | yes |"),
-        ({"tokens_equal": False, "logprobs_equal": False}, "| **no** | **no** | equal | yes |"),
-        ({"differ": 3}, "| yes | yes | **3 differ** | yes |"),
-        ({"counts": False}, "| yes | yes | equal | **no** |"),
+        ({"logprobs_equal": False}, "| yes | **no** | equal | yes | yes |"),
+        ({"tokens_equal": False, "logprobs_equal": False}, "| **no** | **no** | equal | yes | yes |"),
+        ({"differ": 3}, "| yes | yes | **3 differ** | yes | yes |"),
+        ({"counts": False}, "| yes | yes | equal | **no** | yes |"),
+        ({"prefill_equal": False}, "| yes | yes | equal | yes | **no** |"),
     ],
 )
 def test_other_bits_are_said(raw: dict[str, Any], change: dict[str, Any], said: str) -> None:
@@ -200,8 +202,8 @@ def test_models_stand_beside_and_failures_are_said(raw: dict[str, Any]) -> None:
     failed = {"part": "same", "case": "gemma3", "shape": "gemma3"} | error
     models["rows"] = [same(640, case="mixtral", shape="mixtral"), failed]
     page = made(raw, models)
-    assert "| mixtral | 1 | CUDA graphs | 640 | 16 | yes | yes | equal | yes |" in page
-    assert "| gemma3 | 2 | eager |  |  |  | **failed** |  |  |" in page
+    assert "| mixtral | 1 | CUDA graphs | 640 | 16 | yes | yes | equal | yes | yes |" in page
+    assert "| gemma3 | 2 | eager |  |  |  | **failed** |  |  |  |" in page
     assert "- gemma3: ValueError: no \\| cache" in page
     assert "| 1 of 2 | **no** | sessions_models.json |" in page
 
