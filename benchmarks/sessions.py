@@ -19,10 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ _ROOM = 4096
 """How many tokens others that decode may have, and what is decoded behind the longest session."""
 _COMPARED = 640
 """The length that is compared of models that are not timed: whole blocks of every size."""
+_SAVING = Lock()
+"""What transformers imports late can be asked for by one thread at a time."""
 _ENGINE: dict[str, Any] = {
     "skip_tokenizer_init": True,
     "dtype": "bfloat16",
@@ -167,9 +170,9 @@ def models(args: argparse.Namespace, results: Results) -> int:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = []
-        for row in pool.map(compared, chosen):
-            rows.append(row)
-            results.add_rows([row])
+        for ended in as_completed([pool.submit(compared, name) for name in chosen]):
+            rows.append(ended.result())
+            results.add_rows(rows[-1:])
     return 0 if all(row["passed"] for row in rows) else 1
 
 
@@ -177,7 +180,9 @@ def _compare(args: argparse.Namespace, folders: Folders, name: str) -> dict[str,
     model, more = CASES.get(name, (name, {}))
     tokens, path = _COMPARED, folders.file(_COMPARED)
     again = str(folders.apart / "again.thaw")
-    engine = _engine(args, folders, _SMALL | save(model, folders.model) | more) | args.engine
+    with _SAVING:
+        saved = save(model, folders.model)
+    engine = _engine(args, folders, _SMALL | saved | more) | args.engine
     freezing = [["compute", tokens, 1, 1], ["freeze", tokens, path, 1], ["from_cache", tokens]]
     freezing += [["from_prefill", tokens], ["behind_other", tokens]]
     froze = _run(args, folders, f"{name}, froze", engine, [*_begin(model), *freezing])

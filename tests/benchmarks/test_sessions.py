@@ -221,7 +221,7 @@ def plan(tmp_path: Path) -> Callable[..., list[list[Any]]]:
     """Say what both processes are asked to do."""
     sessions = import_module("sessions")
     options = {"shape": "Llama-3.1-8B", "repeats": 5, "prefills": 3, "freezes": 4, "first": 1040}
-    options |= {"skip_decoding": False, "tensor_parallel_size": 1}
+    options |= {"skip_decoding": False, "skip_pinned": False, "tensor_parallel_size": 1}
 
     def made(lengths: list[int], *, disk: Path | None = None, **more: Any) -> list[list[Any]]:
         args, folders = SimpleNamespace(**options | more), sessions.Folders(*4 * [tmp_path], disk)
@@ -246,7 +246,9 @@ def test_a_run_in_parts_measures_what_it_has(plan: Callable[..., list[list[Any]]
     assert "beside" not in {name for name, *_ in part}
     assert [each[1] for each in part if each[0] == "first"] == [8000]
     places = [each[3] for each in part if each[0] == "serve"]
-    assert places == ["tmpfs", "tmpfs"]
+    assert places == ["tmpfs", "pinned"] * 2
+    unpinned = plan([256], skip_pinned=True)
+    assert [each[3] for each in unpinned if each[0] == "serve"] == ["tmpfs"]
     assert [each[1] for each in plan([256, 8000]) if each[0] == "beside"] == [8000]
     assert [each[1] for each in plan([1040, 32_000, 100_000]) if each[0] == "beside"] == [32_000]
 

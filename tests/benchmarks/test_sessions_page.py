@@ -184,7 +184,7 @@ def test_the_page_says_what_was_found(raw: dict[str, Any]) -> None:
     ("change", "said"),
     [
         ({"logprobs_equal": False}, "| yes | **no** | equal | yes | yes |"),
-        ({"tokens_equal": False, "logprobs_equal": False}, "| **no** | **no** | equal | yes | yes |"),
+        ({"tokens_equal": False, "logprobs_equal": False}, "| **no** | **no** | equal | yes |"),
         ({"differ": 3}, "| yes | yes | **3 differ** | yes | yes |"),
         ({"counts": False}, "| yes | yes | equal | **no** | yes |"),
         ({"prefill_equal": False}, "| yes | yes | equal | yes | **no** |"),

@@ -86,35 +86,38 @@ class LayerCache:
     def block_nbytes(self) -> int:
         return self.row_nbytes * self.layer.rows_per_block
 
-    def extents(self, stored: Numbers, blocks: Numbers, start: int) -> tuple[Numbers, ...]:
-        """Say where blocks lie, in the file and in memory.
+    def extents(self, stored: Numbers, blocks: Numbers) -> tuple[Numbers, ...]:
+        """Say where blocks lie, in the file's tensor and from row 0 on.
 
         Args:
             stored: the places of the blocks in the file's tensor, ascending.
             blocks: their numbers in the cache.
-            start: where the tensor begins in the file.
 
         Returns:
-            Offsets in the file, addresses and sizes; what lies together in both is one extent.
+            Offsets in the tensor, bytes from `first`, and sizes; what lies together in both is one
+            extent.
         """
         per = self.layer.rows_per_block
         within = np.arange(per, dtype=np.int64)
         rows = (blocks[:, None] * per + within).ravel()
         places = (stored[:, None] * per + within).ravel()
-        offsets = start + places * self.row_nbytes
-        addresses = self.first + rows * self.row_stride
+        offsets, starts = places * self.row_nbytes, rows * self.row_stride
         if len(self.pieces) == 1:
-            nbytes = self.pieces[0][1]
-            addresses = addresses + self.pieces[0][0]
-            return _merged(offsets, addresses, np.full(len(rows), nbytes, np.int64))
+            begin, nbytes = self.pieces[0]
+            return _merged(offsets, starts + begin, np.full(len(rows), nbytes, np.int64))
         begins = np.array([begin for begin, _ in self.pieces], np.int64)
         sizes = np.array([nbytes for _, nbytes in self.pieces], np.int64)
         before = np.cumsum(sizes) - sizes
         return _merged(
             (offsets[:, None] + before).ravel(),
-            (addresses[:, None] + begins).ravel(),
+            (starts[:, None] + begins).ravel(),
             np.tile(sizes, len(rows)),
         )
+
+    @property
+    def geometry(self) -> tuple[object, ...]:
+        """Say all that `extents` depends on."""
+        return self.layer.rows_per_block, self.row_stride, self.pieces
 
 
 def _pieces(dimensions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -128,15 +131,13 @@ def _pieces(dimensions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(start, count) for start in starts]
 
 
-def _merged(offsets: Numbers, addresses: Numbers, sizes: Numbers) -> tuple[Numbers, ...]:
+def _merged(offsets: Numbers, starts: Numbers, sizes: Numbers) -> tuple[Numbers, ...]:
     """Join neighbours that follow each other in the file and in memory."""
     if not len(offsets):
-        return offsets, addresses, sizes
-    apart = (offsets[1:] != offsets[:-1] + sizes[:-1]) | (
-        addresses[1:] != addresses[:-1] + sizes[:-1]
-    )
+        return offsets, starts, sizes
+    apart = (offsets[1:] != offsets[:-1] + sizes[:-1]) | (starts[1:] != starts[:-1] + sizes[:-1])
     first = np.concatenate([[0], np.flatnonzero(apart) + 1])
-    return offsets[first], addresses[first], np.add.reduceat(sizes, first)
+    return offsets[first], starts[first], np.add.reduceat(sizes, first)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,10 +164,15 @@ def extents_of(
     for layers, blocks in groups:
         stored = np.asarray(blocks.stored, np.int64)
         numbers = np.asarray(blocks.numbers, np.int64)
+        # Most layers of a group are laid out alike.
+        alike: dict[tuple[object, ...], tuple[Numbers, ...]] = {}
         for name in layers:
-            found = caches[name].extents(stored, numbers, starts[name])
-            columns.append((starts[name], found))
-            used.append(caches[name])
+            cache = caches[name]
+            if cache.geometry not in alike:
+                alike[cache.geometry] = cache.extents(stored, numbers)
+            offsets, begins, sizes = alike[cache.geometry]
+            columns.append((starts[name], (offsets + starts[name], begins + cache.first, sizes)))
+            used.append(cache)
     columns.sort(key=lambda each: each[0])
     offsets, addresses, sizes = (
         _column([found[which] for _, found in columns]) for which in range(3)

@@ -106,18 +106,23 @@ class Transfers:
         self._begin(self._freezing, self._ended.freezes, order, self._freeze)
 
     def warm_up(self) -> None:
-        """Make now what the first transfer would have to: page-locked memory, kernels, streams.
+        """Make now what the first transfer would have to: a thread, streams, page-locked memory.
 
         It reads zeros to the caches, which hold nothing yet.
         """
+        device = self._rank.device
+        if device.type == "cuda":
+            self._loading.submit(self._read_zeros, _behind_caller(device)).result()
+
+    def _read_zeros(self, stream: torch.cuda.Stream | None) -> None:
         memory = next(iter(self._rank.caches.values())).memory
         nbytes = min(_WARM_NBYTES, len(memory)) // DEFAULT_CHUNK_NBYTES * DEFAULT_CHUNK_NBYTES
-        if memory.device.type != "cuda" or not nbytes:
+        if not nbytes:
             return
         fd = os.memfd_create("thaw-warm-up", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, nbytes)
-            with closing(FileSource(f"/proc/self/fd/{fd}")) as source:
+            with closing(FileSource(f"/proc/self/fd/{fd}")) as source, torch.cuda.stream(stream):
                 chunks = Chunks(0, nbytes, DEFAULT_CHUNK_NBYTES)
                 crc = crc32c(bytes(DEFAULT_CHUNK_NBYTES))
                 plan = ReadPlan(
