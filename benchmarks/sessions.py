@@ -104,8 +104,10 @@ def sessions(args: argparse.Namespace, results: Results) -> int:
         room = {"max_model_len": lengths[-1] + _ROOM}
         room |= {"gpu_memory_utilization": args.gpu_memory_utilization}
         engine = room | engine | args.engine
+        ranks = args.tensor_parallel_size
+        shape = args.shape if ranks == 1 else f"{args.shape}, TP={ranks}"
         froze = _run(args, folders, "froze", engine, _freezing(args, folders, lengths))
-        results.add_rows(rows_of(args.shape, froze))
+        results.add_rows(rows_of(shape, froze))
         if froze["status"]:
             return 1
         if folders.disk:
@@ -114,8 +116,8 @@ def sessions(args: argparse.Namespace, results: Results) -> int:
         for number in range(args.processes):
             name = f"restored {number + 1}"
             found = _run(args, folders, name, engine, _restoring(args, folders, lengths))
-            same = same_rows(args.shape, engine, froze, found)
-            results.add_rows([*rows_of(args.shape, found), *same])
+            same = same_rows(shape, engine, froze, found)
+            results.add_rows([*rows_of(shape, found), *same])
             good = good and not found["status"] and all(row["passed"] for row in same)
     return 0 if good else 1
 

@@ -89,8 +89,7 @@ API cuDeviceGetAttribute(int* value, int attribute, int) {
 API cuDevicePrimaryCtxRetain(void** context, int device) { return *context = &contexts[device], 0; }
 API cuCtxGetCurrent(void** context) { return *context = current, 0; }
 API cuCtxSetCurrent(void* context) { return current = context, 0; }
-API cuStreamCreateWithPriority(void** stream, unsigned, int) { return *stream = new Stream, 0; }
-API cuCtxGetStreamPriorityRange(int* least, int* greatest) { return *least = 0, *greatest = -5, 0; }
+API cuStreamCreate(void** stream, unsigned) { return *stream = new Stream, 0; }
 API cuStreamDestroy_v2(void*) { return 0; }
 API cuStreamSynchronize(void* handle) {
     auto* stream = static_cast<Stream*>(handle);

@@ -94,7 +94,7 @@ def test_a_request_is_made_by_name_alone_and_serves_again(tmp_path: Path) -> Non
         for _ in range(2):
             ctypes.memset(memory, 0, 4096)
             moved: list[int] = []
-            assert _native.read(request, moved.append) == "buffered"
+            assert _native.read(request, moved.append) == ("buffered", 0)
             assert (memory.raw, sum(moved)) == (bytes(range(256)) * 16, 4096)
 
 

@@ -48,14 +48,14 @@ fn raised(error: &Error, file: usize, base: u64) -> PyErr {
 
 type Progress<'a> = Option<&'a Py<PyAny>>;
 
-/// Moves what a request asks for; returns the route.
+/// Moves what a request asks for; returns the route, and how many chunks were checked.
 #[pyfunction]
 #[pyo3(signature = (request, progress=None))]
 fn read(
     py: Python<'_>,
     request: &Bound<'_, ReadRequest>,
     progress: Option<Py<PyAny>>,
-) -> PyResult<String> {
+) -> PyResult<(String, u64)> {
     let (request, progress) = (request.get(), progress.as_ref());
     let settings = request.settings;
     let (source, plan) = py.detach(|| request.open())?;
@@ -78,7 +78,7 @@ fn read(
         Some(target) => read_to_device(py, &job, &source, target, settings, progress)?,
     };
     match ended {
-        Ok(()) => Ok(source.route()),
+        Ok(()) => Ok((source.route(), job.checked())),
         Err(error) => {
             let (file, base) = source.files().place(error.offset());
             Err(raised(&error, file, base))

@@ -1,6 +1,7 @@
 //! What is asked of a transfer, checked when it is made.
 
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::AtomicU64;
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
@@ -171,6 +172,7 @@ impl ReadRequest {
             Some((chunks, expected)) => Digests::Check {
                 ledger: Ledger::new(*chunks, unit_nbytes),
                 expected,
+                checked: AtomicU64::new(0),
             },
         }
     }

@@ -116,10 +116,9 @@ class NativeBackend(Backend):
             digests=(_triple(digests.chunks), digests.values) if digests else None,
         )
         try:
-            route = _native.read(request, progress)
+            route, checked = _native.read(request, progress)
         except _native.NativeError as error:
             _raise_read_error(error, [source for source, _ in reads])
-        checked = _touched(digests.chunks, plan.extents) if digests else 0
         return Transfer(route, chunks_checked=checked)
 
     def write(
@@ -207,15 +206,6 @@ def _columns(extents: Extents) -> _native.Columns:
 
 def _triple(chunks: Chunks) -> tuple[int, int, int]:
     return chunks.offset, chunks.nbytes, chunks.chunk_nbytes
-
-
-def _touched(chunks: Chunks, extents: Extents) -> int:
-    start, nbytes, count, after = chunks.offset, chunks.chunk_nbytes, 0, 0
-    for offset, length in zip(extents.offsets, extents.sizes, strict=True):
-        first = max(after, (offset - start) // nbytes)
-        after = (offset + length - 1 - start) // nbytes + 1
-        count += after - first
-    return count
 
 
 def _raise_read_error(error: _native.NativeError, sources: Sequence[Source]) -> NoReturn:

@@ -39,8 +39,7 @@ driver! {
     primary_context_retain: "cuDevicePrimaryCtxRetain" (*mut Handle, c_int);
     context_get_current: "cuCtxGetCurrent" (*mut Handle);
     context_set_current: "cuCtxSetCurrent" (Handle);
-    stream_create: "cuStreamCreateWithPriority" (*mut Handle, c_uint, c_int);
-    stream_priorities: "cuCtxGetStreamPriorityRange" (*mut c_int, *mut c_int);
+    stream_create: "cuStreamCreate" (*mut Handle, c_uint);
     stream_destroy: "cuStreamDestroy_v2" (Handle);
     stream_synchronize: "cuStreamSynchronize" (Handle);
     stream_query: "cuStreamQuery" (Handle);

@@ -10,7 +10,6 @@ use crate::error::Result;
 use driver::{Driver, Handle, driver};
 
 const NON_BLOCKING_STREAM: u32 = 1;
-const DEFAULT_PRIORITY: i32 = 0;
 const REGISTER_PORTABLE: u32 = 1;
 const REGISTER_MAPPED: u32 = 2;
 const MEMORY_POOLS: i32 = 115;
@@ -119,23 +118,10 @@ unsafe impl Sync for Stream {}
 
 impl Stream {
     pub fn new() -> Result<Stream> {
-        Stream::of(DEFAULT_PRIORITY)
-    }
-
-    /// A stream whose kernels begin before those that wait on others.
-    pub fn urgent() -> Result<Stream> {
-        let (mut least, mut greatest) = (0, 0);
-        // SAFETY: a context is current and both places are valid.
-        let status = unsafe { (api().stream_priorities)(&mut least, &mut greatest) };
-        api().check("cuCtxGetStreamPriorityRange", status)?;
-        Stream::of(greatest)
-    }
-
-    fn of(priority: i32) -> Result<Stream> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: a context is current and `handle` is a valid place.
-        let status = unsafe { (api().stream_create)(&mut handle, NON_BLOCKING_STREAM, priority) };
-        api().check("cuStreamCreateWithPriority", status)?;
+        let status = unsafe { (api().stream_create)(&mut handle, NON_BLOCKING_STREAM) };
+        api().check("cuStreamCreate", status)?;
         Ok(Stream(handle))
     }
 

@@ -5,7 +5,7 @@ pub mod crc;
 pub mod ledger;
 pub mod plan;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 use crate::job::control::Control;
@@ -17,8 +17,12 @@ use crate::memory::bytes;
 pub enum Digests<'a> {
     /// A format without any.
     None,
-    /// A read: each has to be the one expected.
-    Check { ledger: Ledger, expected: &'a [u32] },
+    /// A read: each has to be the one expected; how many were is counted.
+    Check {
+        ledger: Ledger,
+        expected: &'a [u32],
+        checked: AtomicU64,
+    },
     /// A write: each is kept.
     Keep {
         ledger: Ledger,
@@ -67,6 +71,14 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// How many chunks were as expected.
+    pub fn checked(&self) -> u64 {
+        match &self.digests {
+            Digests::Check { checked, .. } => checked.load(Relaxed),
+            _ => 0,
+        }
+    }
+
     pub fn spans(&self, piece: Piece) -> impl Iterator<Item = Span> {
         self.ledger()
             .into_iter()
@@ -89,11 +101,15 @@ impl<'a> Job<'a> {
                     expected: expected[span.chunk as usize],
                 })
             }
+            Digests::Check { checked, .. } => {
+                checked.fetch_add(1, Relaxed);
+                Ok(())
+            }
             Digests::Keep { crcs, .. } => {
                 crcs[span.chunk as usize].store(found, Relaxed);
                 Ok(())
             }
-            _ => Ok(()),
+            Digests::None => Ok(()),
         }
     }
 

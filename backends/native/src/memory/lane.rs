@@ -62,8 +62,6 @@ pub struct Lane {
 }
 
 pub struct LaneCuda {
-    /// Urgent: what they scatter would wait for the digests of pieces before, and the next copies
-    /// for that.
     pub copies: [Stream; STREAMS],
     /// Apart from copies, which would wait for kernels before them on one stream.
     pub digests: Stream,
@@ -109,7 +107,7 @@ impl Lane {
             None => None,
             Some(device) => Some(LaneCuda {
                 device,
-                copies: [Stream::urgent()?, Stream::urgent()?],
+                copies: [Stream::new()?, Stream::new()?],
                 digests: Stream::new()?,
                 // SAFETY: the region is part of the lane and dropped after the registration.
                 registration: unsafe { Registration::new(region.address, shape.nbytes())? },
