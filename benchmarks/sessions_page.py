@@ -20,7 +20,13 @@ from results import Row, part_of
 from session_rows import BESIDE, COMPUTED, FIRST, FROZEN, PROCESSES, SAME, SERVED
 from sessions_results import Sessions
 
-FILES = ("sessions.json", "sessions_models.json")
+FILES = (
+    "sessions.json",
+    "sessions_two_gpus.json",
+    "sessions_models.json",
+    "sessions_more_models.json",
+    "sessions_two_gpus_models.json",
+)
 _INTRO = """\
 A session is the KV cache of a prompt, frozen with its hashes. One fresh process of vLLM computes
 prompts and freezes them, another serves the same prompts from the files. Both have the same random
@@ -28,7 +34,7 @@ weights and the same options. All seconds are medians, and digests are on."""
 _FIRST = """\
 Of a fresh process, the first request that a session serves, in tmpfs; requests that use no sessions
 came before it, so that vLLM has done for the first time what it has to do without sessions too.
-What thaw does once is in it: the fingerprint of the weights, and the folder's headers."""
+The fingerprint of the weights and the folder's headers are taken while the engine starts."""
 _BESIDE = """\
 All to the first token: `LLM.generate` is called with token ids, and returns one token. *prefill*:
 nothing is cached. *hit*: all but the last token is cached in GPU memory. *served*: nothing is
