@@ -91,6 +91,8 @@ class OutputProcessor:
 class AsyncLLM:
     """Its requests wait for `rendered` between the two doors."""
 
+    errored = False
+
     def __init__(self, *, clients: int = 1, **parallel: Any) -> None:
         self.workers = Workers()
         self.vllm_config = config(**parallel)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from stand_ins import DONE, LLM, AsyncLLM
 
 import thaw
 import thaw_vllm
-from thaw.vllm import live
+from thaw.vllm import adapters, live
 from thaw.vllm.adapters import engine_of
 
 FAILED = {"rank": 0, "error": "MismatchError", "message": "no"}
@@ -162,6 +165,77 @@ def test_an_async_engine_is_let_go_when_nobody_else_has_it() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+class CoreApart:
+    """What a client of a core in another process has."""
+
+    def __init__(self) -> None:
+        self.resources = SimpleNamespace(engine_dead=False)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(adapters, "_LAST_WORDS_S", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("verb", ["freeze", "restore", "compare"])
+def test_a_core_that_ends_before_it_answers_is_not_waited_for(verb: str) -> None:
+    llm: Any = LLM()
+    core = llm.llm_engine.engine_core = CoreApart()
+
+    def ask(*_: Any, **__: Any) -> Any:
+        core.resources.engine_dead = True
+        threading.Event().wait()
+
+    llm.collective_rpc = ask
+    with pytest.raises(thaw.ThawError, match="core ended before it answered"):
+        VERBS[verb](llm)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("verb", ["freeze", "restore", "compare"])
+def test_nor_is_one_that_is_awaited(verb: str) -> None:
+    llm: Any = AsyncLLM()
+
+    async def ask(*_: Any, **__: Any) -> Any:
+        llm.errored = True
+        await asyncio.Event().wait()
+
+    llm.collective_rpc = ask
+    with pytest.raises(thaw.ThawError, match="core ended before it answered"):
+        result(VERBS[verb](llm))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_an_engine_that_ends_says_itself_is_raised() -> None:
+    llm: Any = LLM()
+    core = llm.llm_engine.engine_core = CoreApart()
+
+    def ask(*_: Any, **__: Any) -> Any:
+        core.resources.engine_dead = True
+        time.sleep(0.02)
+        raise OSError("dead")
+
+    llm.collective_rpc = ask
+    with pytest.raises(OSError, match=r"^dead$"):
+        VERBS["compare"](llm)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_core_that_takes_long_is_waited_for() -> None:
+    llm: Any = LLM()
+    llm.llm_engine.engine_core = CoreApart()
+    ask = llm.collective_rpc
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return ask(*args, **options)
+
+    llm.collective_rpc = slowly
+    assert not VERBS["compare"](llm)
 
 
 def test_steps_over_an_engine_that_blocks_wait_for_nothing() -> None:

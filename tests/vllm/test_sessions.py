@@ -126,7 +126,7 @@ KILLED: Steps = [
     ("left after", "listed", {}),
     ("second stopped", "stop", {}),
 ]
-"""Apart, since what vLLM does once a worker of its was killed may take minutes."""
+"""Apart, so that nothing waits for it."""
 
 
 @pytest.fixture(scope="session")
@@ -257,7 +257,6 @@ def test_an_engine_with_one_other_bit_uses_none_of_them(answers: Any) -> None:
     assert same(found, one(answers, "one bit alone"))
 
 
-@pytest.mark.matrix
 def test_an_engine_that_is_killed_in_a_freeze_leaves_what_the_next_one_removes(
     run_engines: Callable[..., Any],
 ) -> None:

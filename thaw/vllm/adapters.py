@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import secrets
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
@@ -17,6 +20,8 @@ from .answers import Answer
 from .engine import Door, Engine
 
 _TURN = "_thaw_turn"
+_LOOK_EVERY_S, _LAST_WORDS_S = 0.25, 2.0
+_ENDED = "the engine's core ended before it answered: its log says why"
 _Options = ParamSpec("_Options")
 _Result = TypeVar("_Result")
 _Result_co = TypeVar("_Result_co", covariant=True)
@@ -103,6 +108,32 @@ class _Blocking(Engine):
         steps.close()
         raise RuntimeError("steps over an engine that blocks have waited for something else")
 
+    def _answer(self, call: Callable[[], _Result]) -> _Result:
+        """Call the engine. vLLM waits for ever for a core that ends between question and answer.
+
+        Raises:
+            ThawError: it did.
+        """
+        client = getattr(self._llm.llm_engine, "engine_core", None)
+        resources = getattr(client, "resources", None)
+        if resources is None:
+            # The core is in this process, and takes its calls from this thread alone.
+            return call()
+        found: Future[_Result] = Future()
+
+        def answer() -> None:
+            try:
+                found.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - who asked raises it
+                found.set_exception(error)
+
+        # Nobody waits for it at the end of the process.
+        threading.Thread(target=answer, name="thaw-ask", daemon=True).start()
+        while not wait_for([found], _LOOK_EVERY_S).done:
+            if resources.engine_dead and not wait_for([found], _LAST_WORDS_S).done:
+                raise ThawError(_ENDED)
+        return found.result()
+
     def turn(self) -> AbstractAsyncContextManager[Any]:
         return nullcontext()
 
@@ -114,8 +145,7 @@ class _Blocking(Engine):
         return int(self._llm.llm_engine.vllm_config.parallel_config.world_size)
 
     async def ask(self, verb: str, *args: Any) -> Sequence[Answer]:
-        answers: Sequence[Answer] = self._llm.collective_rpc("thaw", args=(verb, *args))
-        return answers
+        return self._answer(lambda: self._llm.collective_rpc("thaw", args=(verb, *args)))
 
     @property
     def doors(self) -> Sequence[Door]:
@@ -128,10 +158,10 @@ class _Blocking(Engine):
         """Find nothing to object to: this process is the only one that the engine listens to."""
 
     async def reset_prefix_cache(self) -> bool:
-        return bool(self._llm.reset_prefix_cache(reset_connector=True))
+        return self._answer(lambda: bool(self._llm.reset_prefix_cache(reset_connector=True)))
 
     async def reset_encoder_cache(self) -> None:
-        self._llm.llm_engine.reset_encoder_cache()
+        self._answer(self._llm.llm_engine.reset_encoder_cache)
 
     @property
     def longest(self) -> int:
@@ -143,10 +173,10 @@ class _Blocking(Engine):
     async def generate(
         self, prompt: Mapping[str, Any], asked: Mapping[str, Any], lora_request: Any
     ) -> Any:
-        found = self._llm.generate(
-            [prompt], _one_token(asked), use_tqdm=False, lora_request=lora_request
-        )
-        return found[0]
+        wanted = _one_token(asked)
+        return self._answer(
+            lambda: self._llm.generate([prompt], wanted, use_tqdm=False, lora_request=lora_request)
+        )[0]
 
     async def settle(self) -> None:
         client = getattr(self._llm.llm_engine, "engine_core", None)
@@ -175,6 +205,19 @@ class _Awaited(Engine):
     def run(self, steps: Coroutine[Any, Any, _Result]) -> Coroutine[Any, Any, _Result]:
         return steps
 
+    async def _answer(self, call: Awaitable[_Result]) -> _Result:
+        """Await the engine; see `_Blocking._answer`."""
+        found = asyncio.ensure_future(call)
+        try:
+            while not (await asyncio.wait([found], timeout=_LOOK_EVERY_S))[0]:
+                if self._llm.errored:
+                    await asyncio.wait([found], timeout=_LAST_WORDS_S)
+                    if not found.done():
+                        raise ThawError(_ENDED)
+            return found.result()
+        finally:
+            found.cancel()
+
     def turn(self) -> AbstractAsyncContextManager[Any]:
         # Kept by the AsyncLLM, which must not be kept in turn: it shuts down when it is let go.
         turn: asyncio.Lock = vars(self._llm).setdefault(_TURN, asyncio.Lock())
@@ -188,7 +231,9 @@ class _Awaited(Engine):
         return int(self._llm.vllm_config.parallel_config.world_size)
 
     async def ask(self, verb: str, *args: Any) -> Sequence[Answer]:
-        answers: Sequence[Answer] = await self._llm.collective_rpc("thaw", args=(verb, *args))
+        answers: Sequence[Answer] = await self._answer(
+            self._llm.collective_rpc("thaw", args=(verb, *args))
+        )
         return answers
 
     @property
@@ -220,10 +265,10 @@ class _Awaited(Engine):
             )
 
     async def reset_prefix_cache(self) -> bool:
-        return bool(await self._llm.reset_prefix_cache(reset_connector=True))
+        return bool(await self._answer(self._llm.reset_prefix_cache(reset_connector=True)))
 
     async def reset_encoder_cache(self) -> None:
-        await self._llm.reset_encoder_cache()
+        await self._answer(self._llm.reset_encoder_cache())
 
     @property
     def longest(self) -> int:
@@ -239,7 +284,11 @@ class _Awaited(Engine):
         outputs = self._llm.generate(
             prompt, _one_token(asked), request_id, lora_request=lora_request
         )
-        return [output async for output in outputs][-1]
+
+        async def last() -> Any:
+            return [output async for output in outputs][-1]
+
+        return await self._answer(last())
 
     async def settle(self) -> None:
         """Do nothing: the engine runs by itself."""
