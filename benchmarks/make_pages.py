@@ -48,9 +48,10 @@ def headlines(folder: Path = FOLDER) -> str:
         "line_rate.json": line_rate_page.headline,
         "engine_figures.json": engines_page.headline,
         ranks_page.FILE: ranks_page.headline,
+        sessions_page.FILES[0]: sessions_page.headline,
     }
     found = read_results(*makers, folder=folder)
-    return " ".join(makers[name](each) for name, each in found.items())
+    return " ".join(filter(None, (makers[name](each) for name, each in found.items())))
 
 
 def front(text: str, sentence: str) -> str:

@@ -17,8 +17,8 @@ from pages import (
     yes,
 )
 from results import Row, part_of
-from session_rows import BESIDE, COMPUTED, FIRST, FROZEN, PROCESSES, SAME, SERVED
-from sessions_results import Sessions
+from session_rows import BESIDE, COMPUTED, FIRST, FROZEN, PROCESSES, SAME, SERVED, TMPFS
+from sessions_results import SHAPE, TOKENS, Sessions
 
 FILES = (
     "sessions.json",
@@ -82,6 +82,22 @@ def make(found: Mapping[str, Row]) -> str:
     lines += [_KNOWN, "", _NOT_MEASURED]
     origins = [f"- {origin(name, each)}" for name, each in found.items()]
     return page("Sessions of vLLM's engines", ["", _INTRO, "", *origins], lines)
+
+
+def headline(found: Row) -> str:
+    """Say in a sentence what a session saves."""
+    of = Sessions(found["rows"])
+    prefill = of.median(COMPUTED, "prefill_s", TOKENS)
+    first, hit = (of.median(SERVED, key, TOKENS, TMPFS) for key in ("first_token_s", "hit_s"))
+    rate = of.load_gbps(TOKENS, TMPFS)
+    if prefill is None or first is None or hit is None or rate is None:
+        return ""
+    return (
+        f"On one {found['machine']['device']} the KV cache of {TOKENS:,} tokens of {SHAPE} loads "
+        f"from tmpfs at {rate:.1f} GB/s: the first token comes after {number(first, 3)} s, in "
+        f"place of {number(prefill, 3)} s where all is computed and {number(hit, 3)} s where GPU "
+        "memory has it still."
+    )
 
 
 def _of_shape(found: Sessions) -> list[str]:

@@ -270,3 +270,12 @@ def test_nothing_wins_where_prefill_was_not_measured(raw: dict[str, Any]) -> Non
     assert "restoring is sooner" in made(raw)
     raw["rows"] = [r for r in raw["rows"] if r["part"] != "computed" or r["shape"] == "Other-7B"]
     assert "sooner" not in made(raw)
+
+
+def test_the_headline_is_of_what_was_measured(raw: dict[str, Any]) -> None:
+    headline = import_module("sessions_page").headline
+    raw["machine"]["device"] = "GPU"
+    said = headline(raw)
+    assert "32,000 tokens of Llama-3.1-8B loads from tmpfs at 41.9 GB/s" in said
+    raw["rows"] = [row for row in raw["rows"] if row["part"] != "served"]
+    assert headline(raw) == ""

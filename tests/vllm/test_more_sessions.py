@@ -12,6 +12,7 @@ LIMIT_S = 600
 FAULTS = {"worker_extension_cls": "session_faults.Faults"}
 LLAMA = {"model": "llama", **FAULTS}
 TWO = {**LLAMA, "tensor_parallel_size": 2}
+SMALL = 550_000
 ROPE = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}
 OTHERS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another dtype": ({"dtype": "float32"}, "engine", "dtype is bfloat16"),
@@ -101,6 +102,16 @@ SWAPS: Steps = [
     ("rope", "serve_sessions", {**LLAMA, **OTHERS["another rope"][0]}),
     ("another rope", "request", ALICE),
     ("rope stopped", "stop", {}),
+    # Room for two and a half.
+    ("small", "serve_sessions", {**LLAMA, "folder": "small", "extra": {"max_bytes": SMALL}}),
+    ("small one", "freeze_prompt", {"prompt": prompt(1), "path": "small/one.thaw"}),
+    ("small two", "freeze_prompt", {"prompt": prompt(2), "path": "small/two.thaw"}),
+    *_again("small used"),
+    ("small three", "freeze_prompt", {"prompt": prompt(3), "path": "small/three.thaw"}),
+    ("small settled", "settle", {}),
+    ("small shown", "show", {"folder": "small"}),
+    *_again("small gone", 2),
+    ("small stopped", "stop", {}),
 ]
 
 
@@ -173,6 +184,15 @@ def test_what_was_being_frozen_when_weights_were_swapped_is_of_the_old_ones(answ
     assert one(answers, "back asked")["cached"] == 192
     assert one(answers, "back late")["cached"] == 192
     assert same(one(answers, "back late"), one(answers, "late"))
+
+
+def test_a_folder_that_is_full_loses_what_was_not_used_for_longest(answers: Any) -> None:
+    assert (
+        2 * answers.value("small one")["nbytes"] < SMALL < 3 * answers.value("small one")["nbytes"]
+    )
+    assert one(answers, "small used")["cached"] == 192
+    assert [name for name, *_ in answers.value("small shown")] == ["one", "three"]
+    assert one(answers, "small gone")["cached"] == 0
 
 
 def test_weights_that_a_library_packed_and_that_were_reloaded_are_not_the_old_ones(

@@ -152,6 +152,17 @@ def test_a_cache_that_shows_less_than_its_blocks_is_refused() -> None:
         specs.check_blocks("layers.0.attn", cache(8), spec)
 
 
+def configured(drafting: str | None = None, **config: Any) -> Any:
+    return SimpleNamespace(
+        cache_config=SimpleNamespace(
+            enable_prefix_caching=config.pop("enable_prefix_caching", True),
+            calculate_kv_scales=config.pop("calculate_kv_scales", False),
+        ),
+        speculative_config=SimpleNamespace(method=drafting) if drafting else None,
+        parallel_config=SimpleNamespace(**config),
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -159,20 +170,20 @@ def test_a_cache_that_shows_less_than_its_blocks_is_refused() -> None:
         ({"calculate_kv_scales": True}, "calculate_kv_scales"),
         ({"decode_context_parallel_size": 2}, "decode_context_parallel_size=2"),
         ({"prefill_context_parallel_size": 2}, "prefill_context_parallel_size=2"),
+        ({"drafting": "eagle3"}, "with 'eagle3' drafts may have keys and values too"),
+        ({"drafting": "what comes next"}, "leave out speculative_config"),
     ],
 )
-def test_engines_without_a_prefix_cache_or_with_parted_tokens_are_refused(
+def test_engines_whose_blocks_no_session_can_hold_are_refused(
     config: dict[str, Any], message: str
 ) -> None:
-    vllm_config = SimpleNamespace(
-        cache_config=SimpleNamespace(
-            enable_prefix_caching=config.pop("enable_prefix_caching", True),
-            calculate_kv_scales=config.pop("calculate_kv_scales", False),
-        ),
-        parallel_config=SimpleNamespace(**config),
-    )
     with pytest.raises(MismatchError, match=message):
-        specs.check_supported(vllm_config, SimpleNamespace(kv_cache_groups=[]))
+        specs.check_supported(configured(**config), SimpleNamespace(kv_cache_groups=[]))
+
+
+@pytest.mark.parametrize("drafting", [None, "ngram", "suffix"])
+def test_what_drafts_without_weights_is_not(drafting: str | None) -> None:
+    specs.check_supported(configured(drafting=drafting), SimpleNamespace(kv_cache_groups=[]))
 
 
 def test_what_a_model_makes_of_the_longest_request_is_said() -> None:

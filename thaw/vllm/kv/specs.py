@@ -109,6 +109,10 @@ def positions_of(model: nn.Module) -> str:
     return ", ".join(sorted(found)) or "none"
 
 
+_DRAFTING = frozenset({None, "ngram", "ngram_gpu", "suffix"})
+"""What drafts without weights."""
+
+
 def check_supported(vllm_config: Any, kv_cache_config: Any) -> None:
     """Refuse engines whose blocks no session can hold, on every rank and in the scheduler.
 
@@ -126,6 +130,13 @@ def check_supported(vllm_config: Any, kv_cache_config: Any) -> None:
         raise MismatchError(
             "with calculate_kv_scales each process scales keys and values by what it computes "
             "first, so that those of another mean something else: leave it out"
+        )
+    drafting = getattr(vllm_config.speculative_config, "method", None)
+    if drafting not in _DRAFTING:
+        raise MismatchError(
+            f"with {drafting!r} drafts may have keys and values too, and nothing says by which "
+            "weights those of a session were made: leave out speculative_config, or draft without "
+            f"weights ({', '.join(sorted(filter(None, _DRAFTING)))})"
         )
     parallel = vllm_config.parallel_config
     for option in ("decode_context_parallel_size", "prefill_context_parallel_size"):
