@@ -26,6 +26,7 @@ LEFT_S = 15
 FIRST = (
     *("test_two_ranks", "test_one_rank", "test_docs", "test_sessions"),
     *("test_sessions_served", "test_cli", "test_architectures", "test_session_models"),
+    *("test_session_ranks",),
 )
 Step: TypeAlias = tuple[str, str, Mapping[str, Any]]
 

@@ -1,4 +1,4 @@
-"""Sessions of engines beyond those of every run: two ranks, swaps of weights, other engines."""
+"""Sessions of engines beyond those of every run: swaps of weights, other engines, full folders."""
 
 from __future__ import annotations
 
@@ -6,67 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from session_checks import LLAMA, Steps, again, one, prompt, same
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.matrix]
 LIMIT_S = 600
-FAULTS = {"worker_extension_cls": "session_faults.Faults"}
-LLAMA = {"model": "llama", **FAULTS}
-TWO = {**LLAMA, "tensor_parallel_size": 2}
 SMALL = 550_000
 ROPE = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}
 OTHERS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another dtype": ({"dtype": "float32"}, "engine", "dtype is bfloat16"),
     "another rope": ({"hf_overrides": ROPE}, "engine", "rope"),
-    "another rank set": ({}, "ranks", "it has 2 ranks, this engine has 1"),
 }
-Steps = list[tuple[str, str, dict[str, Any]]]
-
-
-def prompt(seed: int, tokens: int = 200) -> list[int]:
-    """Make a prompt up; those of other seeds have no block in common."""
-    return [(seed * 37 + index * 7) % 1000 + 1 for index in range(tokens)]
-
-
 ALICE = {"prompts": [prompt(1)]}
 
 
-def _again(label: str, seed: int = 1, **options: Any) -> Steps:
-    return [
-        (f"{label}: reset", "reset", {}),
-        (label, "request", {"prompts": [prompt(seed)], **options}),
-    ]
-
-
-RANKS: Steps = [
+SWAPS: Steps = [
     ("llama", "save", {"name": "llama"}),
     ("apart", "multiprocessing", {"on": True}),
-    ("two", "serve_sessions", {**TWO, "folder": "two"}),
-    ("two cold", "request", ALICE),
-    ("two hit", "request", ALICE),
-    ("two frozen", "freeze_prompt", {"prompt": prompt(1), "path": "two/alice.thaw"}),
-    ("two shown", "show", {"folder": "two"}),
-    ("two bob", "request", {"prompts": [prompt(2)], "asked": {"freeze": "bob"}}),
-    ("two slow", "meet", {"verb": "slow freezes", "argument": 0.5}),
-    ("two slowly", "freeze_prompt", {"prompt": prompt(3), "path": "two/carol.thaw"}),
-    ("two full", "meet", {"verb": "full", "argument": "two"}),
-    ("two failed", "freeze_prompt", {"prompt": prompt(4), "path": "two/dave.thaw"}),
-    ("two listed", "listed", {"folder": "two"}),
-    ("two killing", "meet", {"verb": "killed"}),
-    ("two killed", "freeze_prompt", {"prompt": prompt(5), "path": "two/eve.thaw"}),
-    ("two stopped", "stop", {}),
-    ("two left", "listed", {"folder": "two"}),
-    ("two again", "serve_sessions", {**TWO, "folder": "two"}),
-    ("two loaded", "request", ALICE),
-    ("two eve", "freeze_prompt", {"prompt": prompt(5), "path": "two/eve.thaw"}),
-    ("two left after", "listed", {"folder": "two"}),
-    ("two damage", "damage", {"path": "two/bob.thaw"}),
-    *_again("two damaged", 2),
-    ("two again stopped", "stop", {}),
-    ("one", "serve_sessions", {**LLAMA, "folder": "two"}),
-    ("another rank set", "request", ALICE),
-    ("one stopped", "stop", {}),
-]
-SWAPS: Steps = [
     ("one bit", "one_bit", {"model": "llama", "path": "other"}),
     ("other", "serve_sessions", {**LLAMA, "model": "other"}),
     ("other frozen", "freeze_live", {"path": "other.thaw"}),
@@ -91,9 +46,9 @@ SWAPS: Steps = [
     ("packed", "serve_sessions", {"model": "llama", "folder": "packed"}),
     ("packed asked", "request", ALICE),
     ("packed frozen", "freeze_prompt", {"prompt": prompt(1), "path": "packed/alice.thaw"}),
-    *_again("packed hit"),
+    *again("packed hit"),
     ("packed reloaded", "reload", {"path": "other"}),
-    *_again("packed others"),
+    *again("packed others"),
     ("packed anew", "freeze_prompt", {"prompt": prompt(3), "path": "packed/anew.thaw"}),
     ("packed stopped", "stop", {}),
     ("dtype", "serve_sessions", {**LLAMA, **OTHERS["another dtype"][0]}),
@@ -106,60 +61,18 @@ SWAPS: Steps = [
     ("small", "serve_sessions", {**LLAMA, "folder": "small", "extra": {"max_bytes": SMALL}}),
     ("small one", "freeze_prompt", {"prompt": prompt(1), "path": "small/one.thaw"}),
     ("small two", "freeze_prompt", {"prompt": prompt(2), "path": "small/two.thaw"}),
-    *_again("small used"),
+    *again("small used"),
     ("small three", "freeze_prompt", {"prompt": prompt(3), "path": "small/three.thaw"}),
     ("small settled", "settle", {}),
     ("small shown", "show", {"folder": "small"}),
-    *_again("small gone", 2),
+    *again("small gone", 2),
     ("small stopped", "stop", {}),
 ]
 
 
 @pytest.fixture(scope="session")
 def answers(run_engines: Callable[..., Any]) -> Any:
-    return run_engines("more-sessions", [*RANKS, *SWAPS], limit_s=LIMIT_S)
-
-
-def one(answers: Any, label: str) -> Any:
-    (found,) = answers.value(label)
-    return found
-
-
-def same(found: Any, expected: Any) -> bool:
-    """Say whether two answers are the same to the last bit of their logprobs."""
-    return bool(found["tokens"] == expected["tokens"] and found["logprobs"] == expected["logprobs"])
-
-
-def test_two_ranks_freeze_a_folder_and_load_it_in_another_process(answers: Any) -> None:
-    assert answers.value("two frozen")["ranks"] == 2
-    assert answers.value("two shown") == [["alice", 192, None]]
-    assert one(answers, "two loaded")["cached"] == 192
-    assert same(one(answers, "two loaded"), one(answers, "two hit"))
-
-
-def test_a_freeze_of_two_ranks_has_its_name_when_it_returns(answers: Any) -> None:
-    assert answers.value("two slowly")["tokens"] == 192
-    assert answers.value("two listed") == ["alice.thaw", "bob.thaw", "carol.thaw"]
-
-
-def test_a_full_disk_leaves_nothing_of_two_ranks(answers: Any) -> None:
-    assert "No space left" in answers["two failed"].error
-
-
-def test_what_two_killed_ranks_left_goes_with_the_next_freeze(answers: Any) -> None:
-    assert answers["two killed"].error
-    left = answers.value("two left")
-    assert [each for each in left if not each.startswith(".")] == [
-        *("alice.thaw", "bob.thaw", "carol.thaw"),
-    ]
-    assert answers.value("two left after") == ["alice.thaw", "bob.thaw", "carol.thaw", "eve.thaw"]
-
-
-def test_damage_in_one_rank_costs_time_alone(answers: Any) -> None:
-    found = one(answers, "two damaged")
-    assert found["cached"] == 0
-    assert "chunk-checksum" in found["said"]["missed"]
-    assert same(found, one(answers, "two bob"))
+    return run_engines("more-sessions", SWAPS, limit_s=LIMIT_S)
 
 
 @pytest.mark.parametrize("label", OTHERS)

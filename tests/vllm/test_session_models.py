@@ -61,14 +61,6 @@ class Case:
 TWO = {"tensor_parallel_size": 2}
 IN_PARTS = {"max_num_batched_tokens": 64, "enable_chunked_prefill": True}
 ONE_KIND = {"disable_hybrid_kv_cache_manager": True}
-DRAFTS = {
-    "speculative_config": {
-        "method": "ngram",
-        "num_speculative_tokens": 2,
-        "prompt_lookup_max": 3,
-        "prompt_lookup_min": 1,
-    }
-}
 EIGHT_BITS = {"kv_cache_dtype": "fp8"}
 GEMMA3 = (SLIDING, SLIDING, SLIDING, FULL)
 ALWAYS = {
@@ -88,7 +80,6 @@ HERE = {
     "gemma3, fp8 cache": Case(model="gemma3", engine=EIGHT_BITS, groups=GEMMA3),
     "prefill in parts": Case(model="grouped", engine=IN_PARTS),
     "gemma3, prefill in parts": Case(model="gemma3", engine=IN_PARTS, groups=GEMMA3),
-    "drafts by n-grams": Case(model="grouped", engine=DRAFTS),
     "gemma3, one kind of groups": Case(model="gemma3", engine=ONE_KIND),
     "chunks, one kind of groups": Case(model="chunked-local", engine=ONE_KIND),
 }

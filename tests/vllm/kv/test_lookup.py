@@ -116,11 +116,18 @@ def test_other_inputs_are_another_session(members: dict[str, Any], inputs: Input
     sessions = Sessions(BLOCK, [candidate(of(list(range(64)), **members))])
     found = sessions.find(token_bytes(range(64)), inputs, 64)
     assert found.tokens == 0
-    assert [why.reason for _, why in found.missed] == ["inputs"]
+    assert [why.reason for _, why in (*found.missed, *found.hidden)] == ["inputs"]
+    assert bool(found.hidden) == (members.get("salt_sha256") != inputs.salt_sha256)
     same = Inputs(
         members.get("adapter"), members.get("salt_sha256"), tuple(members.get("media", ()))
     )
     assert sessions.find(token_bytes(range(64)), same, 64).tokens == 64
+
+
+def test_whatever_else_differs_what_has_another_salt_is_hidden() -> None:
+    other = of(list(range(64)), salt_sha256="0a" * 32)
+    found = Sessions(BLOCK, [candidate(other, OTHER)]).find(token_bytes(range(64)), PLAIN, 64)
+    assert (found.missed, len(found.hidden)) == ((), 1)
 
 
 def test_media_behind_what_is_served_do_not_matter() -> None:

@@ -183,12 +183,11 @@ def _scheduler(
 ) -> SessionScheduler:
     cache = vllm_config.cache_config
     groups = [group_of(each) for each in kv_cache_config.kv_cache_groups]
-    unit, hash_tokens = resolve_kv_cache_block_sizes(kv_cache_config, vllm_config)
+    _, hash_tokens = resolve_kv_cache_block_sizes(kv_cache_config, vllm_config)
     return SessionScheduler(
         settings,
         block_tokens=[each.block_tokens for each in groups],
         hash_tokens=hash_tokens,
         algorithm=str(cache.prefix_caching_hash_algo),
         world_size=vllm_config.parallel_config.world_size,
-        held_back=unit if vllm_config.speculative_config is not None else 0,
     )

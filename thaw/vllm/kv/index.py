@@ -40,7 +40,8 @@ class SessionIndex:
     def __init__(
         self, settings: Settings, *, unit: int, ranks: int, misses: Misses, adapters: Adapters
     ) -> None:
-        self.folder = Folder(Path(settings.sessions))
+        # As pins are named.
+        self.folder = Folder(Path(settings.sessions).resolve())
         self._settings, self._unit, self._ranks = settings, unit, ranks
         self._misses, self._adapters = misses, adapters
         self._bindings: tuple[Binding, ...] | None = None

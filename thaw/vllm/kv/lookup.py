@@ -45,11 +45,14 @@ class Match:
     Attributes:
         tokens: how many it serves; 0 if none does.
         missed: why others, that begin like the request, do not serve it.
+        hidden: the same of those whose salt is another one: a request is not told of them, since
+            it would learn by that how they begin.
     """
 
     candidate: Candidate | None = None
     tokens: int = 0
     missed: tuple[tuple[str, Difference], ...] = ()
+    hidden: tuple[tuple[str, Difference], ...] = ()
 
 
 class Sessions:
@@ -83,6 +86,7 @@ class Sessions:
         best: Candidate | None = None
         served = 0
         missed: list[tuple[str, Difference]] = []
+        hidden: list[tuple[str, Difference]] = []
         for each in self._by_start.get(tokens[:unit], ()):
             theirs = each.session.token_ids
             end = min(limit, len(theirs) // unit * unit)
@@ -94,10 +98,11 @@ class Sessions:
                 continue
             common = min(common, _alike(each.session, inputs) * _ITEM // unit * unit)
             if why := each.difference or _difference(each.session, inputs, common, served):
-                missed.append((each.path, why))
+                is_hidden = each.session.salt_sha256 != inputs.salt_sha256
+                (hidden if is_hidden else missed).append((each.path, why))
             else:
                 best, served = each, common
-        return Match(best, served // _ITEM, tuple(missed))
+        return Match(best, served // _ITEM, tuple(missed), tuple(hidden))
 
 
 def _common(one: bytes, other: bytes, begin: int, end: int, unit: int) -> int:

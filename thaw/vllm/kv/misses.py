@@ -19,24 +19,27 @@ class Misses:
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
-        self._reasons: dict[str, dict[str, str]] = {}
+        self._reasons: dict[str, dict[str, str | None]] = {}
         self._said: set[tuple[str, str]] = set()
 
-    def miss(self, request_id: str, path: str, difference: Difference) -> None:
+    def miss(
+        self, request_id: str, path: str, difference: Difference, *, is_told: bool = True
+    ) -> None:
         """Count, once for a request, that a session does not serve it, and say why.
 
         Args:
             path: of the session; empty if it is about all of them.
+            is_told: whether the request is told, or the log alone.
         """
         if path in self._reasons.get(request_id, ()):
             return
         line = difference.line
         self._counts.miss(difference.reason)
-        self.note(request_id, path, f"{path}: {line}" if path else line)
+        self.note(request_id, path, (f"{path}: {line}" if path else line) if is_told else None)
         self._log(path, f"session {path} is not used" if path else "no session is used", line)
 
-    def note(self, request_id: str, path: str, line: str) -> None:
-        """Keep for a request why a session does not serve it."""
+    def note(self, request_id: str, path: str, line: str | None) -> None:
+        """Keep for a request why a session does not serve it, or that it is not to be told."""
         self._reasons.setdefault(request_id, {}).setdefault(path, line)
 
     def damaged(self, entries: Iterable[Entry]) -> None:
@@ -48,8 +51,8 @@ class Misses:
 
     def take(self, request_id: str) -> str | None:
         """Return the first reason that there was for a request, and forget it."""
-        found = self._reasons.pop(request_id, None)
-        return next(iter(found.values())) if found else None
+        found = self._reasons.pop(request_id, {})
+        return next(filter(None, found.values()), None)
 
     def _log(self, name: str, what: str, line: str) -> None:
         if (name, line) not in self._said:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,6 @@ class SessionScheduler:
         hash_tokens: how many tokens a hash of vLLM's covers.
         algorithm: of those hashes.
         world_size: how many ranks there are.
-        held_back: how many tokens at the end of a prefix drafting needs to compute again.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class SessionScheduler:
         hash_tokens: int,
         algorithm: str,
         world_size: int,
-        held_back: int = 0,
     ) -> None:
         self.counts = Counts()
         self._misses = Misses(self.counts)
-        self._block_tokens, self._held_back = tuple(block_tokens), held_back
+        self._block_tokens = tuple(block_tokens)
         self._unit = math.lcm(hash_tokens, *block_tokens)
         self._adapters = adapters = Adapters()
         self._index = SessionIndex(
             settings, unit=self._unit, ranks=world_size, misses=self._misses, adapters=adapters
         )
-        folder, most = Path(settings.sessions), settings.max_bytes
+        folder, most = Path(settings.sessions).resolve(), settings.max_bytes
+        self._where = f"{folder}{os.sep}"
         self._freezes = Freezes(
             Sealing(folder, ranks=world_size, max_bytes=most),
             block_tokens=block_tokens,
@@ -111,7 +111,7 @@ class SessionScheduler:
         if request.prompt_embeds is not None:
             self._misses.miss(request.request_id, "", _EMBEDDED)
             return 0
-        most = (request.num_tokens - 1) // self._unit * self._unit - self._held_back
+        most = (request.num_tokens - 1) // self._unit * self._unit
         if most <= computed and asked.restore is None:
             return 0
         found = self._index.match(request, asked, most)
@@ -119,6 +119,10 @@ class SessionScheduler:
             return None
         for path, difference in found.missed:
             self._misses.miss(request.request_id, path, difference)
+        for path, difference in found.hidden:
+            # One that names a session knows of it.
+            is_told = asked.restore is not None
+            self._misses.miss(request.request_id, path, difference, is_told=is_told)
         if found.tokens <= computed:
             return 0
         self._matches[request.request_id] = found
@@ -197,7 +201,12 @@ class SessionScheduler:
             _log.warning("request %s was not frozen: %s", request.request_id, error)
             self.counts.add("freeze_failures")
             said["error"] = str(error)
+        said = {key: self._by_name(value) for key, value in said.items()}
         return stays, {"thaw": said} if said else None
+
+    def _by_name(self, said: Any) -> Any:
+        """Tell who sent a request the names of sessions, and not where this machine keeps them."""
+        return said.replace(self._where, "") if isinstance(said, str) else said
 
     def reset(self) -> bool:
         """Forget what ranks have said: weights may be others by now.
