@@ -109,7 +109,7 @@ class _Blocking(Engine):
         raise RuntimeError("steps over an engine that blocks have waited for something else")
 
     def _answer(self, call: Callable[[], _Result]) -> _Result:
-        """Call the engine. vLLM waits for ever for a core that ends between question and answer.
+        """Ask the engine's core. vLLM waits for ever for one that ends before it answers.
 
         Raises:
             ThawError: it did.
@@ -173,10 +173,11 @@ class _Blocking(Engine):
     async def generate(
         self, prompt: Mapping[str, Any], asked: Mapping[str, Any], lora_request: Any
     ) -> Any:
-        wanted = _one_token(asked)
-        return self._answer(
-            lambda: self._llm.generate([prompt], wanted, use_tqdm=False, lora_request=lora_request)
-        )[0]
+        # Not by `_answer`: after an interrupt another thread would go on to step the engine.
+        found = self._llm.generate(
+            [prompt], _one_token(asked), use_tqdm=False, lora_request=lora_request
+        )
+        return found[0]
 
     async def settle(self) -> None:
         client = getattr(self._llm.llm_engine, "engine_core", None)
