@@ -168,6 +168,17 @@ def test_folders_are_no_packages(folder: str) -> None:
     assert not (ROOT / folder / "__init__.py").exists()
 
 
+def test_what_tests_and_benchmarks_share_has_names_of_its_own() -> None:
+    """Their folders are all on the path at once: of two modules of a name only one is found."""
+    shared = [
+        path.stem
+        for folder in ("tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if not path.stem.startswith(("test_", "conftest", "__init__"))
+    ]
+    assert sorted({name for name in shared if shared.count(name) > 1}) == []
+
+
 IMPORTING = """
 import json, os, signal, sys, warnings
 import logging

@@ -15,9 +15,9 @@ REPORT = """<testsuites><testsuite>
 
 
 def test_what_did_not_run_or_failed_has_not_passed(tmp_path: Path) -> None:
-    faults = import_module("session_faults")
+    matrix = import_module("session_matrix")
     (tmp_path / "report.xml").write_text(REPORT)
-    rows = faults.rows_of(tmp_path / "report.xml")
+    rows = matrix.rows_of(tmp_path / "report.xml")
     assert [(row["case"], row["passed"]) for row in rows] == [
         ("test_more_sessions: test_a[x]", True),
         ("test_more_sessions: test_b", False),
@@ -25,10 +25,10 @@ def test_what_did_not_run_or_failed_has_not_passed(tmp_path: Path) -> None:
         ("test_sessions: test_d", False),
         ("test_sessions: test_e", True),
     ]
-    (figure,) = faults.figures(rows)
+    (figure,) = matrix.figures(rows)
     assert (figure.found, figure.unit, figure.reached) == (3, "of 5", False)
 
 
 def test_the_files_are_there() -> None:
-    faults = import_module("session_faults")
-    assert all((faults.TESTS / f"{name}.py").exists() for name in faults.FILES)
+    matrix = import_module("session_matrix")
+    assert all((matrix.TESTS / f"{name}.py").exists() for name in matrix.FILES)

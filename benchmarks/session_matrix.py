@@ -1,6 +1,6 @@
 """Run the tests of sessions that CI has no time for, and write how each ended.
 
-python benchmarks/session_faults.py --out FILE [FILE_OF_TESTS ...]
+python benchmarks/session_matrix.py --out FILE [FILE_OF_TESTS ...]
 
 They take the faults that sessions have to survive on vLLM's engines, and modes of these.
 """
