@@ -79,7 +79,7 @@ ASYNC: Steps = [
     (
         "aborted freeze",
         "send_and_abort",
-        {"prompt": prompt(20), "after_s": 0.2, "asked": {"freeze": "never"}, "tokens": 50},
+        {"prompt": prompt(20), "after_s": 0.05, "asked": {"freeze": "never"}, "tokens": 50},
     ),
     ("fast", "meet_async", {"verb": "nothing"}),
     ("reset for good", "reset_async", {}),
