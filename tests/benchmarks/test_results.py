@@ -58,6 +58,8 @@ def test_figures_are_what_the_rows_give(path: Path, found: dict[str, Any]) -> No
         made = import_module("import_time").figures(rows)
     elif path.name == "beside.json":
         made = import_module("beside").figures(rows)
+    elif path.name == "session_matrix.json":
+        made = import_module("session_matrix").figures(rows)
     elif path.name in import_module("sessions_page").FILES:
         made = import_module("sessions_results").figures(rows)
     elif path.name == "parity.json":
