@@ -56,10 +56,9 @@ def same_rows(shape: str, engine: Row, froze: Row, restored: Row) -> list[Row]:
         tokens = expected["tokens"]
         if found := _values(restored, "from_session", tokens):
             row = made | _compared(expected, found)
-            for one, other in zip(
-                *(_values(each, "from_prefill", tokens) for each in (froze, restored)), strict=False
-            ):
-                row["prefill_equal"] = _decoded(one) == _decoded(other)
+            for one in _values(froze, "from_prefill", tokens):
+                for other in _values(restored, "from_prefill", tokens):
+                    row["prefill_equal"] = _decoded(one) == _decoded(other)
             for other in _values(froze, "behind_other", tokens):
                 row["counts"] = _decoded(other) != _decoded(expected)
             for again in _values(restored, "freeze_again", tokens):

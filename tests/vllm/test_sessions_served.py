@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from session_checks import LLAMA, prompt
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 LIMIT_S = 400
-FAULTS = {"worker_extension_cls": "session_faults.Faults"}
 FEW = {"num_gpu_blocks_override": 24}
 SERVED = {
     "model": "llama",
@@ -27,11 +27,6 @@ CONNECTOR = {
     "kv_role": "kv_both",
     "kv_connector_extra_config": {"sessions": "./served"},
 }
-
-
-def prompt(seed: int, tokens: int = 200) -> list[int]:
-    """Make a prompt up; those of other seeds have no block in common."""
-    return [(seed * 37 + index * 7) % 1000 + 1 for index in range(tokens)]
 
 
 def freeze(name: str) -> dict[str, Any]:
@@ -63,7 +58,7 @@ ASYNC: Steps = [
     (
         "started",
         "serve_sessions_async",
-        {"model": "llama", "num_gpu_blocks_override": 24, **FAULTS},
+        {**LLAMA, "num_gpu_blocks_override": 24},
     ),
     ("cold", "send", {"prompts": [prompt(1)]}),
     ("frozen", "freeze_async", {**ALICE, "path": "sessions/alice.thaw"}),

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from thaw_format import ThawError
@@ -73,10 +72,10 @@ class SessionScheduler:
         self._index = SessionIndex(
             settings, unit=self._unit, ranks=world_size, misses=self._misses, adapters=adapters
         )
-        folder, most = Path(settings.sessions).resolve(), settings.max_bytes
+        folder = self._index.folder.path
         self._where = f"{folder}{os.sep}"
         self._freezes = Freezes(
-            Sealing(folder, ranks=world_size, max_bytes=most),
+            Sealing(folder, ranks=world_size, max_bytes=settings.max_bytes),
             block_tokens=block_tokens,
             unit=self._unit,
             hash_tokens=hash_tokens,
