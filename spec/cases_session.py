@@ -114,6 +114,8 @@ CASES: list[SessionCase] = [
                 "full attention that begins with the second block",
                 _groups(A, B | {"kind": "full", "window": None}),
             ),
+            "kind-state": ("kind is State", _groups(A, B | {"kind": "State", "window": None})),
+            "state-window": ("a state with a window", _groups(A, B | {"kind": "state"})),
             "window-null": ("a sliding window of no size", _groups(A, B | {"window": None})),
             "window-0": ("a window of no tokens", _groups(A, B | {"window": 0})),
             "window-negative": ("a window of -1 tokens", _groups(A, B | {"window": -1})),

@@ -42,6 +42,16 @@ def _windowed(window: int, first: int) -> Object:
     return _only(group("a", **kept), a=layer())
 
 
+def _state(first: int) -> Object:
+    kept = {"kind": "state", "first_block": first, "blocks": 2 - first}
+    parts = {
+        "s.conv": layer(shape=[None, 12, 3], backend="GDN_ATTN"),
+        "s.memory": layer(shape=[None, 2, 8, 4], order=[0, 1, 3, 2], backend="GDN_ATTN"),
+    }
+    parts["s.conv"]["order"] = [0, 2, 1]
+    return _only(group("a"), group(*parts, **kept), a=layer(), **parts)
+
+
 def _strided() -> Object:
     """Describe the plain tensors with a stride that says nothing: that of a size of 1."""
     found = tensors_of(session())
@@ -184,6 +194,18 @@ CASES: list[SessionCase] = [
         "KV-13 KV-14",
         "more blocks stored than the window needs",
         whole(_windowed(2, 0)),
+    ),
+    valid(
+        "state",
+        "KV-12 KV-13",
+        "a state of two tensors, of which the last is stored",
+        whole(_state(1)),
+    ),
+    valid(
+        "state-all",
+        "KV-12 KV-13",
+        "a state behind every block",
+        whole(_state(0)),
     ),
     valid(
         "group-empty",

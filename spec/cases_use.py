@@ -82,6 +82,11 @@ def _windowed(window: int, first: int) -> Object:
     return _session(group("a", blocks=4), group("b", window=window, **kept))
 
 
+def _state(first: int, *more: Object) -> Object:
+    kept = {"kind": "state", "first_block": first, "blocks": 4 - first}
+    return _session(group("a", blocks=4), group("s", **kept), *more)
+
+
 def _media(offset: int) -> Object:
     return {"identifier": "cow", "offset": offset, "length": 5}
 
@@ -159,6 +164,47 @@ CASES: list[UseCase] = [
         _windowed(4096, 0),
         _request("the same tokens", 64, "KV-USE-3"),
         _request("one block", 16, "KV-USE-3", 20),
+    ),
+    _case(
+        "state",
+        "a state, of which the last is stored",
+        _state(3),
+        _request("the same tokens", 64, "KV-USE-3"),
+        _request("more tokens", 64, "KV-USE-3", 90),
+        _request("another token at the end: the state of 48 is not there", 0, "KV-USE-3", other=63),
+        _request("a token less", 0, "KV-USE-3", 63),
+    ),
+    _case(
+        "state-two",
+        "a state, of which the last two are stored",
+        _state(2),
+        _request("the same tokens", 64, "KV-USE-3"),
+        _request("another token at the end", 48, "KV-USE-3", other=63),
+        _request("two blocks less", 0, "KV-USE-3", 47),
+    ),
+    _case(
+        "state-all",
+        "a state behind every block",
+        _state(0),
+        _request("a block and a token", 16, "KV-USE-3", 17),
+        _request("a block", 16, "KV-USE-3", 16),
+    ),
+    _case(
+        "state-coarse",
+        "a state of blocks of 32 tokens, of which the last is stored",
+        _session(
+            group("a", blocks=4),
+            group("s", kind="state", block_tokens=32, first_block=1, blocks=1),
+        ),
+        _request("the same tokens", 64, "KV-USE-3"),
+        _request("another token at the end: 48 is no end of a state", 0, "KV-USE-3", other=63),
+    ),
+    _case(
+        "state-window",
+        "a state, of which the last two are stored, and a window that needs them all",
+        _state(2, group("b", kind="sliding-window", window=33, first_block=2, blocks=2)),
+        _request("the same tokens", 64, "KV-USE-3"),
+        _request("another token at the end: the window begins before", 0, "KV-USE-3", other=63),
     ),
     _case(
         "adapter",

@@ -204,11 +204,13 @@ def check_hashes(hashes: Object, tokens: int) -> None:
 
 def check_group(group: Object, tokens: int) -> None:
     kind, window, first, blocks = (group[k] for k in ("kind", "window", "first_block", "blocks"))
-    known = kind in ("full", "sliding-window")
+    known = kind in ("full", "sliding-window", "state")
     require(known, "session-group", "KV-12", f"kind {kind}")
     if kind == "full":
         require(window is None, "session-group", "KV-12", f"full, with a window of {window}")
         require(first == 0, "session-group", "KV-12", f"full, from block {first}")
+    elif kind == "state":
+        require(window is None, "session-group", "KV-12", f"a state, with a window of {window}")
     else:
         sized = window is not None and window >= 1
         require(sized, "session-group", "KV-12", f"a window of {window}")
@@ -354,9 +356,11 @@ def may_use(session: Object, request: Object, ids: bytes, length: int) -> bool:
 
 
 def reaches(group: Object, length: int) -> bool:
-    """Say whether a group has all that tokens from L on attend to."""
-    needed = 0 if group["window"] is None else max(0, length - group["window"] + 1)
+    """Say whether a group has all that tokens from L on need."""
     first: int = group["first_block"] * group["block_tokens"]
+    needed: int = 0 if group["window"] is None else max(0, length - group["window"] + 1)
+    if group["kind"] == "state":
+        needed = length - group["block_tokens"]
     return first <= needed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ _SLIDING, _FULL = "sliding_attention", "full_attention"
 _HEADS = SIZES | {"head_dim": 64}
 _GEMMA = _HEADS | {"sliding_window": WINDOW, "query_pre_attn_scalar": 64, "num_hidden_layers": 4}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
-_JAMBA = {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False}
+# So small a state, and so large keys and values, that a block of 32 tokens holds either.
+_LINEAR = {"linear_num_key_heads": 1, "linear_num_value_heads": 1, "num_key_value_heads": 4}
+_NEXT = small_models.MODELS["qwen3-next"]
 
 MODELS: Mapping[str, Small] = {
     "grouped": Small(config="LlamaConfig", settings=SIZES),
@@ -58,9 +61,7 @@ MODELS: Mapping[str, Small] = {
             "no_rope_layers": [1, 0],
         },
     ),
-    "mamba2": small_models.MODELS["mamba2"],
-    "qwen3-next": small_models.MODELS["qwen3-next"],
-    "jamba": Small(config="JambaConfig", settings=SIZES | _EXPERTS | _JAMBA),
+    "qwen3-next": replace(_NEXT, settings={**_NEXT.settings, **_LINEAR}),
 }
 
 

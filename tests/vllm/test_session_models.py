@@ -22,7 +22,7 @@ import thaw
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 LIMIT_S = 1200
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-FULL, SLIDING = "full", "sliding-window"
+FULL, SLIDING, STATE = "full", "sliding-window", "state"
 LONG, SHORT, COMMON = 304, 64, 192
 Steps = list[tuple[str, str, dict[str, Any]]]
 
@@ -67,6 +67,7 @@ ALWAYS = {
     "grouped": Case(model="grouped"),
     "gemma3": Case(model="gemma3", groups=GEMMA3),
     "latent": Case(model="latent", block_tokens=16),
+    "qwen3-next": Case(model="qwen3-next", groups=(STATE, FULL)),
 }
 HERE = {
     "multi-head": Case(model="multi-head"),
@@ -90,9 +91,6 @@ APART = {
     "gemma3, two ranks": Case(model="gemma3", engine=TWO, groups=GEMMA3, apart=True),
 }
 REFUSED = {
-    "mamba2": "which vLLM calls MambaSpec",
-    "qwen3-next": "which vLLM calls MambaSpec",
-    "jamba": "which vLLM calls MambaSpec",
     "chunked-local": "which vLLM calls ChunkedLocalAttentionSpec",
 }
 
@@ -232,18 +230,25 @@ def check_file(ran: Ran, name: str, case: Case) -> None:
     for each in (each for each in long["groups"] if each["kind"] == SLIDING):
         assert each["first_block"] > 0
         assert each["blocks"] * each["block_tokens"] >= WINDOW - 1
-    assert [each["first_block"] for each in short["groups"]] == [0] * len(case.groups)
+    for each in short["groups"]:
+        last = SHORT // each["block_tokens"] - 1
+        assert each["first_block"] == (last if each["kind"] == STATE else 0)
+    assert all(each["blocks"] == 1 for each in long["groups"] if each["kind"] == STATE)
 
 
 def check_branch(ran: Ran, name: str, case: Case) -> None:
-    """See what shares only a beginning; of a window that is gone by the end of the session."""
+    """See what shares only a beginning: its window, or state, is gone by the session's end."""
     (found,) = ran.served.value(f"{name}: branch")
     (hit,) = ran.frozen.value(f"{name}: branch, hit")
     (cold,) = ran.frozen.value(f"{name}: branch, cold")
-    if SLIDING in case.groups:
+    gone = {
+        SLIDING: f"of its sliding window of {WINDOW} tokens there is only the end",
+        STATE: f"its first state is of {case.whole(LONG)} tokens",
+    }
+    if said := [each for kind, each in gone.items() if kind in case.groups]:
         assert found["cached"] == 0
         assert same_bits([found], [cold])
-        assert f"sliding window of {WINDOW} tokens there is only the end" in found["said"]["missed"]
+        assert said[0] in found["said"]["missed"]
     else:
         assert found["cached"] == hit["cached"] == COMMON
         assert same_bits([found], [hit])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,20 +57,45 @@ def request(
 
 
 class Pool:
-    """A block pool of which some blocks are in use, the null block among them."""
+    """A block pool of which some blocks are in use, the null block among them.
 
-    def __init__(self, used: int = 1) -> None:
-        self.num_gpu_blocks, self.used = 100, used
+    Args:
+        cached: numbers of blocks that no request has, by hash and group.
+    """
+
+    def __init__(self, used: int = 1, cached: Mapping[tuple[bytes, int], int] | None = None):
+        self.num_gpu_blocks, self.used, self.touched = 100, used, list[int]()
+        self._cached = dict(cached or {})
 
     def get_num_free_blocks(self) -> int:
-        return self.num_gpu_blocks - self.used
+        return self.num_gpu_blocks - self.used - len(self.touched)
+
+    def get_cached_block(self, block_hash: bytes, groups: list[int]) -> list[Any] | None:
+        keys = [(block_hash, group) for group in groups]
+        if not self._cached.keys() >= set(keys):
+            return None
+        return [SimpleNamespace(block_id=self._cached[key]) for key in keys]
+
+    def touch(self, blocks: Sequence[Any]) -> None:
+        self.touched += [each.block_id for each in blocks]
+
+    def free_blocks(self, blocks: Iterable[Any]) -> None:
+        for each in blocks:
+            self.touched.remove(each.block_id)
 
 
-def scheduler(folder: Path, *, ranks: int = 1, bound: bool = True, **settings: Any) -> Any:
+def scheduler(
+    folder: Path,
+    *,
+    ranks: int = 1,
+    bound: bool = True,
+    groups: Sequence[GroupOf] = (FULL,),
+    **settings: Any,
+) -> Any:
     """Make the scheduler's side; its ranks have said what they are bound to, if that is wanted."""
     made = SessionScheduler(
         Settings(sessions=str(folder), **settings),
-        block_tokens=[BLOCK],
+        groups=groups,
         hash_tokens=BLOCK,
         algorithm="sha256",
         world_size=ranks,
@@ -106,3 +131,15 @@ def end(made: SessionScheduler, load: Load, *, rank: int = 0, **members: Any) ->
     moved = Moved(rank, load.path, load.snapshot_id, **members)
     made.hear(Answers(loads={load.request_id: [moved]}))
     made.received(load.request_id)
+
+
+def misses(made: Any) -> dict[str, int]:
+    """Count, by reason, what served no request."""
+    found: dict[str, int] = made.counts.data.get("misses", {})
+    return found
+
+
+def missed(made: Any, asked: Any) -> str:
+    """Say what a request is told at its end."""
+    _, said = made.finished(asked, [[1, 2, 3, 4, 5]], ended_well=True)
+    return str((said or {}).get("thaw", {}).get("missed", ""))

@@ -170,6 +170,30 @@ def test_a_window_serves_where_all_that_it_reaches_back_to_is_there(
     assert [why.reason for _, why in found.missed] == ([] if expected else ["window"])
 
 
+@pytest.mark.parametrize("first_block", [0, 5, 7])
+@pytest.mark.parametrize("most", [16, 96, 112, 128])
+def test_a_state_serves_where_it_was_stored(first_block: int, most: int) -> None:
+    kept = Group("state", BLOCK, None, first_block, 8 - first_block, LAYERS[1:])
+    said = of(list(range(128)))
+    said = replace(said, groups=(replace(said.groups[0], layers=LAYERS[:1]), kept))
+    found = Sessions(BLOCK, [candidate(said)]).find(token_bytes(range(128)), PLAIN, most)
+    expected = most if most >= (first_block + 1) * BLOCK else 0
+    assert found.tokens == expected
+    assert [why.reason for _, why in found.missed] == ([] if expected else ["state"])
+
+
+def test_a_shorter_session_serves_where_the_state_of_a_longer_one_is_too_late() -> None:
+    def stated(tokens: int) -> Session:
+        last = tokens // BLOCK - 1
+        return replace(
+            of(list(range(tokens))), groups=(Group("state", BLOCK, None, last, 1, LAYERS),)
+        )
+
+    sessions = Sessions(BLOCK, [candidate(stated(128)), candidate(stated(64), "b")])
+    found = sessions.find(token_bytes([*range(112), 7]), PLAIN, 112)
+    assert (found.tokens, [name for name, _ in found.missed]) == (64, ["a.thaw"])
+
+
 def test_sessions_of_less_than_a_unit_serve_nothing() -> None:
     sessions = Sessions(2 * BLOCK, [candidate(of(list(range(16))))])
     assert not sessions.may_serve(token_bytes(range(16)))

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_requests import Pool, begin, bind, binding, end, request, scheduler, step
+from made_requests import (
+    Pool,
+    begin,
+    bind,
+    binding,
+    end,
+    missed,
+    misses,
+    request,
+    scheduler,
+    step,
+)
 from made_sessions import BLOCK, ENGINE, freeze, session
 
 from thaw.vllm.kv.orders import Answers, Moved
-
-
-def misses(made: Any) -> dict[str, int]:
-    found: dict[str, int] = made.counts.data.get("misses", {})
-    return found
-
-
-def missed(made: Any, asked: Any) -> str:
-    """Say what a request is told at its end."""
-    _, said = made.finished(asked, [[1, 2, 3, 4, 5]], ended_well=True)
-    return str((said or {}).get("thaw", {}).get("missed", ""))
 
 
 def test_a_session_serves_a_request_that_begins_with_it(tmp_path: Path) -> None:
@@ -105,42 +105,6 @@ def test_a_session_of_another_engine_is_a_miss_with_a_reason(
     assert made.matched_tokens(asked, 0) == 0
     assert misses(made) == {reason: 1}
     assert said in missed(made, asked)
-
-
-def salted(tmp_path: Path, **members: Any) -> tuple[Any, Any]:
-    """Ask for a prompt that begins like a session of someone with a salt."""
-    freeze(tmp_path / "a.thaw", replace(session(), salt_sha256="0a" * 32, **members))
-    return scheduler(tmp_path), request()
-
-
-@pytest.mark.parametrize("members", [{}, {"fingerprint": "0e" * 32}])
-def test_a_request_is_not_told_how_sessions_of_other_salts_begin(
-    tmp_path: Path, members: dict[str, Any]
-) -> None:
-    made, asked = salted(tmp_path, **members)
-    for _ in range(2):
-        assert made.matched_tokens(asked, 0) == 0
-    assert list(misses(made).values()) == [1]
-    assert missed(made, asked) == ""
-
-
-def test_one_that_names_the_session_is(tmp_path: Path) -> None:
-    made, _ = salted(tmp_path)
-    asked = request(restore="a")
-    assert made.matched_tokens(asked, 0) == 0
-    assert missed(made, asked) == "a.thaw: the cache salt of the request differs"
-
-
-def test_what_is_told_names_no_folder_of_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "folder").symlink_to("real")
-    freeze(tmp_path / "real" / "a.thaw", replace(session(), fingerprint="0e" * 32))
-    made, asked = scheduler(tmp_path / "folder"), request(freeze="b")
-    assert made.matched_tokens(asked, 0) == 0
-    _, said = made.finished(asked, [[1, 2, 3, 4, 5]], ended_well=True)
-    assert said["thaw"]["missed"].startswith("a.thaw: it is of weights")
-    assert said["thaw"]["session"] == "b.thaw"
-    assert str(tmp_path) not in str(said)
 
 
 def test_a_request_that_is_asked_for_again_and_again_counts_one_miss(tmp_path: Path) -> None:

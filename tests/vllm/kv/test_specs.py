@@ -68,7 +68,33 @@ def test_a_window_has_the_tokens_that_vllm_keeps_behind_it() -> None:
     assert specs.group_of(group(spec)).window == 130
 
 
-MAMBA = {"block_size": 16, "shapes": ((4, 8),), "dtypes": (torch.float32,)}
+SHAPES = ((4, 8), (2, 16, 8))
+MAMBA: dict[str, Any] = {
+    "block_size": 32,
+    "shapes": SHAPES,
+    "dtypes": (torch.bfloat16, torch.float32),
+    "mamba_cache_mode": "align",
+    "page_size_padded": 4096,
+}
+
+
+def test_a_state_is_of_several_tensors() -> None:
+    spec = made("MambaSpec", **MAMBA)
+    found = specs.group_of(group(spec))
+    assert (found.kind, found.block_tokens, found.window) == ("state", 32, None)
+    assert found.layers == tuple(f"{name}.state.{part}" for name in NAMES for part in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mamba_cache_mode": "none"}, "vLLM caches no prefix with mamba_cache_mode='none'"),
+        ({"num_speculative_blocks": 1}, "states of drafts too.*or without speculative_config"),
+    ],
+)
+def test_states_of_no_prefix_and_of_drafts_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(MismatchError, match=f"'layers.0.attn' and the like, .*{message}"):
+        specs.group_of(group(made("MambaSpec", **MAMBA | values)))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +106,6 @@ MAMBA = {"block_size": 16, "shapes": ((4, 8),), "dtypes": (torch.float32,)}
         ("SinkFullAttentionSpec", HEADS | {"sink_len": 4}),
         ("CrossAttentionSpec", HEADS),
         ("EncoderOnlyAttentionSpec", HEADS),
-        ("MambaSpec", MAMBA),
         ("CircularBufferSpec", HEADS),
     ],
 )
@@ -131,7 +156,9 @@ def test_a_rank_without_layers_of_a_group_is_described() -> None:
     found = specs.group_of(SimpleNamespace(layer_names=[], kv_cache_spec=spec))
     assert (found.kind, found.layers) == ("full", ())
     with pytest.raises(MismatchError, match="layers of other ranks"):
-        specs.group_of(SimpleNamespace(layer_names=[], kv_cache_spec=made("MambaSpec", **MAMBA)))
+        specs.group_of(
+            SimpleNamespace(layer_names=[], kv_cache_spec=made("CircularBufferSpec", **HEADS))
+        )
 
 
 def cache(tokens: int) -> LayerCache:
@@ -147,9 +174,30 @@ def cache(tokens: int) -> LayerCache:
 
 def test_a_cache_that_shows_less_than_its_blocks_is_refused() -> None:
     spec = interface.FullAttentionSpec(**HEADS)
-    specs.check_blocks("layers.0.attn", cache(16), spec)
+    specs.check_blocks("layers.0.attn", [cache(16)], spec)
     with pytest.raises(MismatchError, match="has 8192 bytes, of which vLLM's CPU_ATTN shows 4096"):
-        specs.check_blocks("layers.0.attn", cache(8), spec)
+        specs.check_blocks("layers.0.attn", [cache(8)], spec)
+
+
+def test_a_state_that_shows_less_than_all_of_its_tensors_is_refused() -> None:
+    spec = made("MambaSpec", **MAMBA)
+    page = torch.zeros(3, 4096, dtype=torch.uint8)
+    nbytes = (4 * 8 * 2, 2 * 16 * 8 * 4)
+    begins = (0, nbytes[0])
+    parts = [
+        LayerCache.of(
+            page[:, begin : begin + size].view(dtype).unflatten(1, shape),
+            0,
+            3,
+            backend="GDN_ATTN",
+            cache_dtype="auto",
+        )
+        for begin, size, dtype, shape in zip(begins, nbytes, spec.dtypes, SHAPES, strict=True)
+    ]
+    assert [each.row_stride for each in parts] == [4096, 4096]
+    specs.check_blocks("layers.0.attn", parts, spec)
+    with pytest.raises(MismatchError, match="has 1088 bytes, of which vLLM's GDN_ATTN shows 64"):
+        specs.check_blocks("layers.0.attn", parts[:1], spec)
 
 
 def configured(drafting: str | None = None, **config: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from thaw_format import Snapshot, TensorSpec
 
-from .parts import Group, Hashes, Layer, Media
+from .parts import FULL, SLIDING_WINDOW, STATE, Group, Hashes, Layer, Media
 from .rules import session_error
 
 _WIDTHS = {"sha256": 32, "sha256_cbor": 32}
@@ -54,15 +54,17 @@ def _check_group(group: Group, tokens: int, where: str) -> None:
 
 
 def _check_kind(group: Group, where: str) -> None:
-    if group.kind == "full":
+    if group.kind == FULL:
         good = group.window is None and group.first_block == 0
+    elif group.kind == STATE:
+        good = group.window is None
     else:
-        good = group.kind == "sliding-window" and group.window is not None and group.window >= 1
+        good = group.kind == SLIDING_WINDOW and group.window is not None and group.window >= 1
     if not good:
         message = (
             f"{where} has kind {group.kind!r}, window {group.window} and first block "
             f"{group.first_block}; 'full' has no window and begins with block 0, "
-            "'sliding-window' has a window of 1 token or more"
+            "'sliding-window' has a window of 1 token or more, 'state' has no window"
         )
         raise session_error("session-group", message)
 

@@ -182,11 +182,10 @@ def _scheduler(
     vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, settings: Settings
 ) -> SessionScheduler:
     cache = vllm_config.cache_config
-    groups = [group_of(each) for each in kv_cache_config.kv_cache_groups]
     _, hash_tokens = resolve_kv_cache_block_sizes(kv_cache_config, vllm_config)
     return SessionScheduler(
         settings,
-        block_tokens=[each.block_tokens for each in groups],
+        groups=[group_of(each) for each in kv_cache_config.kv_cache_groups],
         hash_tokens=hash_tokens,
         algorithm=str(cache.prefix_caching_hash_algo),
         world_size=vllm_config.parallel_config.world_size,

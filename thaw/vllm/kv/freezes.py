@@ -11,8 +11,11 @@ from typing import Any
 from thaw_format import ThawError
 
 from . import releases
+from .binding import GroupOf
+from .held import HeldBlocks
 from .layout import NULL_BLOCK, Blocks
 from .orders import Freeze, Moved
+from .parts import STATE
 from .record import Hashes
 from .requests import Adapters, inputs_of, token_bytes
 from .sealing import Sealing
@@ -22,7 +25,8 @@ class Freezes:
     """Orders freezes, and seals what all ranks have frozen.
 
     Args:
-        block_tokens: of each group of layers.
+        held: where blocks are that requests have let go of.
+        groups: of layers, in vLLM's order.
         unit: the tokens that each group has whole blocks of.
         hash_tokens: how many tokens a hash of vLLM's covers.
         algorithm: of those hashes.
@@ -32,16 +36,18 @@ class Freezes:
     def __init__(
         self,
         sealing: Sealing,
+        held: HeldBlocks,
         *,
-        block_tokens: Sequence[int],
+        groups: Sequence[GroupOf],
         unit: int,
         hash_tokens: int,
         algorithm: str,
         ranks: int,
         adapters: Adapters,
     ) -> None:
-        self._sealing, self._adapters = sealing, adapters
-        self._block_tokens, self._unit = tuple(block_tokens), unit
+        self._sealing, self._held, self._adapters = sealing, held, adapters
+        self._block_tokens, self._unit = tuple(each.block_tokens for each in groups), unit
+        self._states = [index for index, each in enumerate(groups) if each.kind == STATE]
         self._hash_tokens, self._algorithm, self._ranks = hash_tokens, algorithm, ranks
         self._under_way: dict[str, Freeze] = {}
         self._ended: dict[str, list[Moved]] = {}
@@ -60,10 +66,12 @@ class Freezes:
         """
         if request.prompt_embeds is not None:
             raise ThawError("a session cannot hold prompt embeddings")
-        tokens = self._tokens(request, most)
+        tokens, states = self._with_states(request, self._tokens(request, most))
         stored = [
-            _stored(ids, tokens // size)
-            for ids, size in zip(block_ids, self._block_tokens, strict=True)
+            _last(states[index], tokens // size)
+            if index in states
+            else _stored(ids, tokens // size)
+            for index, (ids, size) in enumerate(zip(block_ids, self._block_tokens, strict=True))
         ]
         inputs = inputs_of(request, self._adapters)
         hashes = request.block_hashes[: tokens // self._hash_tokens]
@@ -82,6 +90,7 @@ class Freezes:
             inputs.media_before(tokens),
         )
         self._under_way[request.request_id] = order
+        self._held.hold(request.request_id, list(states.values()))
         return order
 
     def hear(self, request_id: str, moved: Sequence[Moved]) -> None:
@@ -91,6 +100,7 @@ class Freezes:
         if len(ended) == self._ranks:
             del self._ended[request_id]
             order = self._under_way.pop(request_id)
+            self._held.release(request_id)
             failed = any(each.reason for each in ended)
             self._sealing.end(Path(order.path), order.snapshot_id, failed=failed)
 
@@ -106,6 +116,28 @@ class Freezes:
         if not tokens:
             raise ThawError(f"it has not one whole block of {self._unit} tokens")
         return tokens
+
+    def _with_states(self, request: Any, most: int) -> tuple[int, dict[int, Any]]:
+        """Find the last states that are of at most so many tokens, and of whole blocks.
+
+        Returns:
+            The tokens they are of, and for each group of states its block.
+
+        Raises:
+            ThawError: there is none any more.
+        """
+        if not self._states:
+            return most, {}
+        for tokens in range(most, 0, -self._unit):
+            block_hash = request.block_hashes[tokens // self._hash_tokens - 1]
+            if blocks := self._held.find(block_hash, self._states):
+                return tokens, dict(zip(self._states, blocks, strict=True))
+        raise ThawError("of none of its whole blocks there is still a state")
+
+
+def _last(block: Any, count: int) -> tuple[int, Blocks]:
+    """Store a state: the last block, which stands for all before it."""
+    return count - 1, Blocks([0], [block.block_id])
 
 
 def _stored(ids: Sequence[int], count: int) -> tuple[int, Blocks]:

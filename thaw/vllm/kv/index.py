@@ -74,7 +74,7 @@ class SessionIndex:
             else:
                 sessions = self._known()
         except OSError as error:
-            return none_serves(FOLDER, f"{self._settings.sessions} cannot be listed: {error}")
+            return none_serves(FOLDER, f"{self.folder.path} cannot be listed: {error}")
         if sessions is None:
             return none_serves(UNBOUND, self._unbound) if self._unbound else None
         tokens = request.all_token_ids

@@ -9,10 +9,11 @@ from itertools import zip_longest
 
 from .binding import Difference
 from .entries import Entry
-from .record import Session
+from .parts import STATE
+from .record import Group, Session
 from .requests import Inputs
 
-INPUTS, WINDOW = "inputs", "window"
+INPUTS, WINDOW, STATES = "inputs", "window", "state"
 _ITEM = 4
 """The bytes of a token id."""
 
@@ -144,12 +145,23 @@ def _difference(session: Session, inputs: Inputs, common: int, served: int) -> D
         return Difference(INPUTS, "images and the like of the request differ")
     tokens = common // _ITEM
     for group in session.groups:
-        needed = 0 if group.window is None else max(0, tokens - group.window + 1)
-        if group.first_block * group.block_tokens > needed:
-            return Difference(
-                WINDOW,
+        begin = group.first_block * group.block_tokens
+        if begin <= _needed(group, tokens):
+            continue
+        if group.kind == STATE:
+            why, has = STATES, f"its first state is of {begin + group.block_tokens} tokens"
+        else:
+            why = WINDOW
+            has = (
                 f"of its sliding window of {group.window} tokens there is only the end, behind "
-                f"token {group.first_block * group.block_tokens}: it serves requests that begin "
-                "with all of it",
+                f"token {begin}"
             )
+        return Difference(why, f"{has}: it serves requests that begin with all of it")
     return None
+
+
+def _needed(group: Group, tokens: int) -> int:
+    """Return the first token whose block is needed to serve so many."""
+    if group.kind == STATE:
+        return tokens - group.block_tokens
+    return 0 if group.window is None else max(0, tokens - group.window + 1)

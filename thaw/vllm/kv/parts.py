@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FULL, SLIDING_WINDOW, STATE = "full", "sliding-window", "state"
+"""Kinds of groups. A block of a state holds what a layer has made of all tokens up to its last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -34,13 +37,13 @@ class Group:
     """Layers whose blocks are dealt out together.
 
     Attributes:
-        kind: "full" or "sliding-window".
+        kind: "full", "sliding-window" or "state".
         block_tokens: how many tokens' keys and values a block holds.
-        window: how many tokens back a sliding window reaches; None for full attention.
+        window: how many tokens back a sliding window reaches; None for the other kinds.
         first_block: the first block that is stored, counted from the session's start; all from
             there to its end are.
         blocks: how many are stored.
-        layers: names, each that of a tensor too.
+        layers: names, each that of a tensor too; of a state, one for each of its tensors.
     """
 
     kind: str

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import wraps
 from typing import Any
 
+from .parts import FULL
+
 _MENDED = "_thaw_takes_failed_loads"
 
 
@@ -74,7 +76,7 @@ def take_failed_loads(scheduler_class: type) -> None:
 
 def _keeps_all(kv_cache_config: Any) -> bool:
     """Say whether there is a single group, which has a block for each token."""
-    from .specs import FULL, group_of
+    from .specs import group_of
 
     groups = [group_of(each) for each in kv_cache_config.kv_cache_groups]
     return [each.kind for each in groups] == [FULL]

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from thaw_format import ThawError
 
-from .binding import Difference
+from .binding import Difference, GroupOf
 from .counts import Counts
 from .freezes import Freezes
+from .held import HeldBlocks
 from .index import SessionIndex
 from .layout import NULL_BLOCK, Blocks
 from .lookup import INPUTS, Candidate, Match
 from .misses import Misses
 from .orders import Answers, Load, Moved, Orders
+from .parts import STATE, Group
 from .requests import Adapters, Asked
 from .sealing import Sealing
 from .settings import Settings
@@ -49,7 +51,7 @@ class SessionScheduler:
     """Decides, for each request, what is loaded and frozen; workers do it.
 
     Args:
-        block_tokens: of each group of layers.
+        groups: of layers, in vLLM's order.
         hash_tokens: how many tokens a hash of vLLM's covers.
         algorithm: of those hashes.
         world_size: how many ranks there are.
@@ -59,31 +61,32 @@ class SessionScheduler:
         self,
         settings: Settings,
         *,
-        block_tokens: Sequence[int],
+        groups: Sequence[GroupOf],
         hash_tokens: int,
         algorithm: str,
         world_size: int,
     ) -> None:
         self.counts = Counts()
         self._misses = Misses(self.counts)
-        self._block_tokens = tuple(block_tokens)
-        self._unit = math.lcm(hash_tokens, *block_tokens)
+        self._block_tokens = tuple(each.block_tokens for each in groups)
+        self._unit = math.lcm(hash_tokens, *self._block_tokens)
         self._adapters = adapters = Adapters()
         self._index = SessionIndex(
             settings, unit=self._unit, ranks=world_size, misses=self._misses, adapters=adapters
         )
         folder = self._index.folder.path
-        self._where = f"{folder}{os.sep}"
+        self._where = re.compile(rf"{re.escape(str(folder))}(?:/|(?![\w.-]))")
+        self._held = HeldBlocks()
         self._freezes = Freezes(
             Sealing(folder, ranks=world_size, max_bytes=settings.max_bytes),
-            block_tokens=block_tokens,
+            self._held,
+            groups=groups,
             unit=self._unit,
             hash_tokens=hash_tokens,
             algorithm=algorithm,
             ranks=world_size,
             adapters=adapters,
         )
-        self._pool: Any = None
         self._was_reset = False
         self._gave_up: set[str] = set()
         self._matches: dict[str, Match] = {}
@@ -93,8 +96,8 @@ class SessionScheduler:
     # What vLLM's scheduler asks
 
     def bind_pool(self, pool: Any) -> None:
-        """Take vLLM's pool of blocks, which tells whether any is in use."""
-        self._pool = pool
+        """Take vLLM's pool of blocks."""
+        self._held.bind(pool)
 
     def matched_tokens(self, request: Any, computed: int) -> int | None:
         """Say how many tokens beyond those that are computed a session serves; None: ask again."""
@@ -136,7 +139,7 @@ class SessionScheduler:
             return
         computed = found.tokens - external_tokens
         groups = tuple(
-            _between(ids, computed // size, found.tokens // size, group.first_block)
+            _between(ids, _start(group, computed // size), found.tokens // size, group.first_block)
             for ids, size, group in zip(
                 block_ids, self._block_tokens, found.candidate.session.groups, strict=True
             )
@@ -205,7 +208,7 @@ class SessionScheduler:
 
     def _by_name(self, said: Any) -> Any:
         """Tell who sent a request the names of sessions, and not where this machine keeps them."""
-        return said.replace(self._where, "") if isinstance(said, str) else said
+        return self._where.sub(_without_folder, said) if isinstance(said, str) else said
 
     def reset(self) -> bool:
         """Forget what ranks have said: weights may be others by now.
@@ -215,9 +218,7 @@ class SessionScheduler:
             reset its own cache either, and ranks go on to take blocks for those of old weights.
         """
         self._index.reset()
-        pool = self._pool
-        # The null block is always in use.
-        if pool is not None and pool.num_gpu_blocks - pool.get_num_free_blocks() > 1:
+        if not self._held.is_all_free():
             return False
         self._was_reset = True
         self._adapters.forget_blocks()
@@ -246,6 +247,15 @@ class SessionScheduler:
                     # It has waited long enough.
                     self._gave_up.add(request_id)
                     self._misses.note(request_id, each.path, f"{each.path}: {each.error}")
+
+
+def _without_folder(found: re.Match[str]) -> str:
+    return "" if found[0].endswith("/") else "the folder of sessions"
+
+
+def _start(group: Group, first: int) -> int:
+    """Say from which block on blocks are loaded; what a state was before does not matter."""
+    return max(first, group.first_block) if group.kind == STATE else first
 
 
 def _between(ids: Sequence[int], start: int, end: int, first: int) -> Blocks:

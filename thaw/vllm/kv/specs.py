@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -10,16 +12,17 @@ from vllm.v1.kv_cache_interface import UniformTypeKVCacheSpecs
 from ...errors import MismatchError
 from .binding import GroupOf
 from .layout import LayerCache
+from .parts import FULL, SLIDING_WINDOW, STATE
 
 _OF_LONGEST = frozenset({"use_long_rope", "attn_temperature_tuning"})
 """Attributes of vLLM's modules that `max_model_len` decides."""
-FULL, SLIDING_WINDOW = "full", "sliding-window"
 _KINDS = {
     "FullAttentionSpec": FULL,
     "MLAAttentionSpec": FULL,
     "TQFullAttentionSpec": FULL,
     "SlidingWindowSpec": SLIDING_WINDOW,
     "SlidingWindowMLASpec": SLIDING_WINDOW,
+    "MambaSpec": STATE,
 }
 """By the very class: what vLLM or a plugin derives from these drops other blocks, or keeps more."""
 _CHUNKED = "ChunkedLocalAttentionSpec"
@@ -40,7 +43,8 @@ def group_of(group: Any) -> GroupOf:
     if getattr(group, "host_resident", False) or not getattr(group, "enable_kv_transfer", True):
         raise _refused(layers, "that it keeps out of transfers")
     kind, block_tokens, window = said.pop()
-    return GroupOf(kind, block_tokens, window, layers)
+    names = [name for layer in layers for name in parts_of(layer, spec_of(group, layer))]
+    return GroupOf(kind, block_tokens, window, tuple(names))
 
 
 def spec_of(group: Any, layer: str) -> Any:
@@ -49,22 +53,44 @@ def spec_of(group: Any, layer: str) -> Any:
     return spec.kv_cache_specs[layer] if isinstance(spec, UniformTypeKVCacheSpecs) else spec
 
 
-def check_blocks(name: str, cache: LayerCache, spec: Any) -> None:
-    """Refuse a cache of which vLLM shows less, or more, than its blocks hold.
+def parts_of(layer: str, spec: Any) -> list[str]:
+    """Name the tensors that a layer keeps: one, or those of a state."""
+    if not keeps_state(spec):
+        return [layer]
+    return [f"{layer}.state.{index}" for index in range(len(spec.shapes))]
+
+
+def keeps_state(spec: Any) -> bool:
+    """Say whether a layer keeps a state in place of keys and values."""
+    return _KINDS.get(type(spec).__name__) == STATE
+
+
+def _held_nbytes(spec: Any) -> int:
+    """Say how many bytes of a layer a block has, without what only fills it up."""
+    if not keeps_state(spec):
+        return int(spec.unpadded_page_size_bytes)
+    return sum(
+        math.prod(shape) * dtype.itemsize
+        for shape, dtype in zip(spec.shapes, spec.dtypes, strict=True)
+    )
+
+
+def check_blocks(name: str, caches: Sequence[LayerCache], spec: Any) -> None:
+    """Refuse a layer of which vLLM shows less, or more, than its blocks hold.
 
     Args:
         name: of the layer.
+        caches: the tensors that it keeps.
         spec: vLLM's specification of its cache.
 
     Raises:
         MismatchError: a block of the session would not be all of the engine's.
     """
-    held = spec.unpadded_page_size_bytes
-    if cache.block_nbytes != held:
+    held, shown = _held_nbytes(spec), sum(each.block_nbytes for each in caches)
+    if shown != held:
         raise MismatchError(
-            f"a block of {name!r} has {held} bytes, of which vLLM's {cache.layer.backend} shows "
-            f"{cache.block_nbytes}: a session cannot hold it; start this engine without the "
-            "connector"
+            f"a block of {name!r} has {held} bytes, of which vLLM's {caches[0].layer.backend} "
+            f"shows {shown}: a session cannot hold it; start this engine without the connector"
         )
 
 
@@ -82,7 +108,13 @@ def _kind(spec: Any, layers: tuple[str, ...]) -> tuple[str, int, int | None]:
         raise _refused(layers, f"which vLLM calls {name}", way)
     if not getattr(spec, "prefix_cacheable", True):
         raise _refused(layers, f"of whose {name} vLLM caches no prefix")
-    if kind == FULL:
+    if kind == STATE and spec.mamba_cache_mode == "none":
+        raise _refused(
+            layers, f"of whose {name} vLLM caches no prefix with mamba_cache_mode='none'"
+        )
+    if kind == STATE and spec.num_speculative_blocks:
+        raise _refused(layers, "which keep states of drafts too", ", or without speculative_config")
+    if kind != SLIDING_WINDOW:
         return kind, spec.block_size, None
     kept = getattr(spec, "extra_retained_tokens", 0)
     return kind, spec.block_size, spec.sliding_window + kept
@@ -119,13 +151,13 @@ def check_supported(vllm_config: Any, kv_cache_config: Any) -> None:
     Raises:
         MismatchError: it is such an engine; the message names the option, or the layers.
     """
-    for group in kv_cache_config.kv_cache_groups:
-        group_of(group)
     if not vllm_config.cache_config.enable_prefix_caching:
         raise MismatchError(
             "sessions are prefixes, and this engine caches none: pass enable_prefix_caching=True, "
             "if vLLM can do so for this model on this device"
         )
+    for group in kv_cache_config.kv_cache_groups:
+        group_of(group)
     if getattr(vllm_config.cache_config, "calculate_kv_scales", False):
         raise MismatchError(
             "with calculate_kv_scales each process scales keys and values by what it computes "

@@ -17,7 +17,7 @@ from .counts import Counts
 from .layout import LayerCache
 from .orders import Answers, Load, Moved, Orders
 from .settings import Settings
-from .specs import check_blocks, group_of, positions_of, spec_of
+from .specs import check_blocks, group_of, keeps_state, parts_of, positions_of, spec_of
 from .transfers import Rank, Transfers
 
 _REMEMBERED = 256
@@ -39,7 +39,9 @@ class SessionWorker:
         self.counts = Counts()
         self._config, self._settings = vllm_config, settings
         # Before the worker adds to them layers that share the cache of others.
-        self._groups = [(group_of(each), each) for each in kv_cache_config.kv_cache_groups]
+        groups = kv_cache_config.kv_cache_groups
+        self._groups = tuple(group_of(each) for each in groups)
+        self._layers = [(name, spec_of(each, name)) for each in groups for name in each.layer_names]
         self._blocks = kv_cache_config.num_blocks
         self._transfers: Transfers | None = None
         self._binding: Binding | None = None
@@ -59,9 +61,8 @@ class SessionWorker:
         """
         if not is_last(self._config):
             raise ThawError(_STALE)
-        for group, vllm_group in self._groups:
-            for name in group.layers:
-                self._caches[name] = self._cache_of(name, spec_of(vllm_group, name), kv_caches)
+        for name, spec in self._layers:
+            self._caches |= self._caches_of(name, spec, kv_caches[name])
         shard = rank_shard(self._config, self._agent.rank)
         rank = Rank(shard, self._caches, self._bound, self._agent.opened, self._settings.backend)
         self._transfers = Transfers(rank)
@@ -127,17 +128,20 @@ class SessionWorker:
         if self._transfers is not None:
             self._transfers.close()
 
-    def _cache_of(self, name: str, spec: Any, kv_caches: Mapping[str, torch.Tensor]) -> LayerCache:
-        cache_config = self._config.cache_config
+    def _caches_of(self, name: str, spec: Any, cache: Any) -> dict[str, LayerCache]:
+        """Describe what a layer keeps: its cache, or each tensor of its state."""
+        said = str(self._config.cache_config.cache_dtype)
         layer = self._config.compilation_config.static_forward_context[name]
-        made = LayerCache.of(
-            kv_caches[name],
-            releases.block_axis(layer, spec, str(cache_config.cache_dtype)),
-            self._blocks,
-            backend=layer.get_attn_backend().get_name(),
-            cache_dtype=str(cache_config.cache_dtype),
-        )
-        check_blocks(name, made, spec)
+        backend = layer.get_attn_backend().get_name()
+        if keeps_state(spec):
+            tensors, axis = layer.kv_cache, 0
+        else:
+            tensors, axis = [cache], releases.block_axis(layer, spec, said)
+        made = {
+            part: LayerCache.of(each, axis, self._blocks, backend=backend, cache_dtype=said)
+            for part, each in zip(parts_of(name, spec), tensors, strict=True)
+        }
+        check_blocks(name, list(made.values()), spec)
         return made
 
     @property
@@ -158,7 +162,7 @@ class SessionWorker:
                 agent.rank,
                 fingerprint,
                 self._engine(),
-                tuple(group for group, _ in self._groups),
+                self._groups,
                 {name: cache.layer for name, cache in self._caches.items()},
             )
         return self._binding
