@@ -26,6 +26,8 @@ FILES = (
     "sessions_models.json",
     "sessions_more_models.json",
     "sessions_two_gpus_models.json",
+    "sessions_states.json",
+    "sessions_states_two_gpus.json",
 )
 _INTRO = """\
 A session is the KV cache of a prompt, frozen with its hashes. One fresh process of vLLM computes

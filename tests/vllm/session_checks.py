@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import pytest
+
 LLAMA = {"model": "llama", "worker_extension_cls": "session_faults.Faults"}
 Steps: TypeAlias = list[tuple[str, str, dict[str, Any]]]
 
@@ -25,6 +27,13 @@ def one(answers: Any, label: str) -> Any:
     """Return the only answer of a step."""
     (found,) = answers.value(label)
     return found
+
+
+def skip_without(answers: Any, label: str) -> None:
+    """Skip where a file system could not be mounted."""
+    if "no mount allowed" in (why := answers[label].error):
+        pytest.skip(why)
+    assert not why
 
 
 def same(found: Any, expected: Any) -> bool:

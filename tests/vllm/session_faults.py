@@ -5,7 +5,6 @@ Each is met by transfers from then on, until another is asked for.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -68,7 +67,6 @@ FAULTS: dict[str, Callable[[Any], None]] = {
     "slow loads": lambda seconds: _before("_load", lambda: time.sleep(seconds)),
     "slow freezes": lambda seconds: _before("_freeze", lambda: time.sleep(seconds)),
     "gone": _remove,
-    "full": lambda path: _before("_freeze", _raise(OSError(errno.ENOSPC, "No space left", path))),
     "odd": lambda _: _before("_load", _raise(RuntimeError("nobody thought of this"))),
     "killed": _kill_in_freeze,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import time
@@ -59,6 +60,27 @@ class SessionSteps:
         import thaw_vllm
 
         return _said(thaw_vllm.freeze_session(self._llm, prompt, path, **options))
+
+    def wait_for_other(self, path: str) -> None:
+        """Leave a file in a folder, and wait until another process has left one, too."""
+        folder, deadline_s = Path(path), time.monotonic() + 120
+        folder.mkdir(exist_ok=True)
+        (folder / str(os.getpid())).touch()
+        while len(list(folder.iterdir())) < 2:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"no other process came to {path}")
+            time.sleep(0.01)
+
+    def freeze_for(self, seconds: float, prompt: Sequence[int], path: str) -> int:
+        """Freeze to one name again and again, each time with a whole file there; count them."""
+        import thaw
+
+        count, deadline_s = 0, time.monotonic() + seconds
+        while time.monotonic() < deadline_s:
+            self.freeze_prompt(prompt, path)
+            thaw.verify(path)
+            count += 1
+        return count
 
     def freeze_answer(self, prompt: Sequence[int], path: str) -> Any:
         """Freeze a prompt with its answer; return both as token ids, and the report."""
@@ -129,6 +151,20 @@ class SessionSteps:
         data = bytearray(file.read_bytes())
         data[-2] ^= 1
         file.write_bytes(data)
+
+    def mount_small(self, path: str, nbytes: int) -> None:
+        """Put an empty file system of so many bytes in a folder's place; root alone may."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, f"size={nbytes}".encode()):
+            raise OSError(ctypes.get_errno(), "no mount allowed here", path)
+
+    def unmount(self, path: str) -> list[str]:
+        """Have the folder again; return what was in its place."""
+        found = sorted(os.listdir(path))
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.umount2(path.encode(), 2):
+            raise OSError(ctypes.get_errno(), "not unmounted", path)
+        return found
 
     def damage(self, path: str, at: float = 0.5) -> None:
         """Turn a bit of a file over; of a folder's second rank, if there are several."""

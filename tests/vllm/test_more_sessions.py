@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +117,37 @@ def test_weights_that_a_library_packed_and_that_were_reloaded_are_not_the_old_on
     found = one(answers, "packed others")
     assert found["cached"] == 0
     assert answers["packed reloaded"].error or found["said"]["missed"]
+
+
+def one_of_two(folder: Path) -> Steps:
+    """Freeze to a name while another engine does, and be served by what is there in the end."""
+    sessions, meeting = str(folder / "sessions"), folder / "met"
+    frozen = {"prompt": prompt(1), "path": f"{sessions}/alice.thaw"}
+    return [
+        ("llama", "save", {"name": "llama"}),
+        ("apart", "multiprocessing", {"on": True}),
+        ("started", "serve_sessions", {**LLAMA, "folder": sessions}),
+        ("hit", "request_in_turn", {"prompts": [prompt(1)] * 2}),
+        ("there", "wait_for_other", {"path": f"{meeting} first"}),
+        ("frozen", "freeze_for", {"seconds": 4, **frozen}),
+        ("done", "wait_for_other", {"path": f"{meeting} then"}),
+        ("listed", "listed", {"folder": sessions}),
+        *again("served"),
+        ("stopped", "stop", {}),
+    ]
+
+
+def test_two_engines_that_freeze_to_one_name_leave_one_whole_session(
+    run_engines: Callable[..., Any], tmp_path: Path
+) -> None:
+    def run(name: str) -> Any:
+        return run_engines(name, one_of_two(tmp_path), limit_s=LIMIT_S)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(run, ("one of two", "the other")))
+    for each in both:
+        assert each.value("frozen") > 5
+        assert each.value("listed") == ["alice.thaw"]
+        _, hit = each.value("hit")
+        assert one(each, "served")["cached"] == hit["cached"] == 192
+        assert same(one(each, "served"), hit)

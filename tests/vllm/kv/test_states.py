@@ -83,7 +83,7 @@ def test_where_there_is_no_state_any_more_nothing_is_frozen(tmp_path: Path, cach
     made = engine(tmp_path, pool)
     stays, said = made.finished(request(freeze="a"), BLOCKS, ended_well=True)
     assert not stays
-    assert "of none of its whole blocks there is still a state" in said["thaw"]["error"]
+    assert "no state any more that ends with one of its blocks" in said["thaw"]["error"]
     assert not pool.touched
     assert not list(tmp_path.iterdir())
 

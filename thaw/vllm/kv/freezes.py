@@ -132,7 +132,7 @@ class Freezes:
             block_hash = request.block_hashes[tokens // self._hash_tokens - 1]
             if blocks := self._held.find(block_hash, self._states):
                 return tokens, dict(zip(self._states, blocks, strict=True))
-        raise ThawError("of none of its whole blocks there is still a state")
+        raise ThawError("vLLM's cache has no state any more that ends with one of its blocks")
 
 
 def _last(block: Any, count: int) -> tuple[int, Blocks]:
