@@ -67,7 +67,7 @@ def test_every_reason_is_explained() -> None:
         getattr(module, name)
         for module, names in (
             (binding, ("BLOCK_SIZE", "RANKS", "GROUPS", "LAYOUT", "FINGERPRINT", "ENGINE")),
-            (lookup, ("INPUTS", "WINDOW")),
+            (lookup, ("INPUTS", "WINDOW", "STATES")),
         )
         for name in names
     }
