@@ -53,6 +53,8 @@ def main() -> int:
     parser.add_argument("files", nargs="*", default=FILES, help="of tests, without .py")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    # Results are added to what is there, which here is another run of the same tests.
+    args.out.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", "-q", "-m", "matrix or not matrix"]
