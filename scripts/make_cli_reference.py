@@ -38,16 +38,16 @@ def page() -> str:
     blocks = [INTRODUCTION.format(help=command.help), *_exit_codes(), *_errors()]
     blocks.append("## Commands")
     blocks.append("\n".join(_contents(command)))
-    for each in command.commands.values():
+    for each in _shown(command.commands.values()):
         blocks += _command(each)
     blocks += _shapes()
     return "\n\n".join(blocks) + "\n"
 
 
 def _contents(command: Any) -> Iterator[str]:
-    for name, each in command.commands.items():
-        summary, anchor = _summary(each), name.replace(" ", "-")
-        yield f"- [`thaw {name}`](#thaw-{anchor}): {summary[0].lower()}{summary[1:]}"
+    for each in _shown(command.commands.values()):
+        summary, anchor = _summary(each), each.name.replace(" ", "-")
+        yield f"- [`thaw {each.name}`](#thaw-{anchor}): {summary[0].lower()}{summary[1:]}"
 
 
 def _summary(command: Any) -> str:
@@ -81,15 +81,19 @@ def _command(command: Any) -> Iterator[str]:
     usage = ["thaw", command.name]
     usage += [each.metavar if each.required else f"[{each.metavar}]" for each in arguments]
     usage += [f"{min(each.opts, key=len)} {each.metavar}" for each in needed]
-    yield f"    {' '.join([*usage, '[OPTIONS]'])}"
+    usage.append("[OPTIONS]")
+    # What follows two dashes comes last.
+    usage.sort(key=lambda word: word.startswith("[--"))
+    yield f"    {' '.join(usage)}"
     yield str(command.help)
-    yield _table(("parameter", "meaning"), map(_parameter, _shown(command)))
-    yield f"With `--json` it prints {_type(OUTPUTS[command.name], article=True)}."
+    yield _table(("parameter", "meaning"), map(_parameter, _shown(command.params)))
+    if command.name in OUTPUTS:
+        yield f"With `--json` it prints {_type(OUTPUTS[command.name], article=True)}."
 
 
-def _shown(command: Any) -> list[Any]:
-    """Leave out options by the names that they had before."""
-    return [each for each in command.params if not getattr(each, "hidden", False)]
+def _shown(items: Iterable[Any]) -> list[Any]:
+    """Leave out commands that only tell of others, and options by their former names."""
+    return [each for each in items if not getattr(each, "hidden", False)]
 
 
 def _parameter(parameter: Any) -> tuple[str, str]:

@@ -24,6 +24,7 @@ FLOORS = (
     {"aliasing"},
     {"freezing", "verifying", "comparing", "converting"},
     {"vllm", "bench"},
+    {"engines"},
     {"cli"},
     {"__main__"},
 )

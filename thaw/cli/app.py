@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from .commands import COMMANDS, freeze
+from .commands import BELOW, COMMANDS, freeze
+from .engine_commands import launcher
 from .errors import INTERRUPTION, StoppedError, describe, discard, report
 from .exits import CLOSED, EXIT_CODES, OK, USAGE
 from .passing import PassingCommand
-from .session_commands import prune_sessions, sessions
 
 
 class CommandGroup(TyperGroup):
@@ -82,13 +82,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for each in COMMANDS:
+
+
+def _add(name: str, command: Callable[..., None]) -> None:
     # Given as the short help, a summary is wrapped and not cut off.
-    summary = str(each.__doc__).partition("\n")[0]
-    app.command(cls=PassingCommand if each is freeze else None, short_help=summary)(each)
-    if each is sessions:
-        summary = str(prune_sessions.__doc__).partition("\n")[0]
-        app.command("sessions prune", short_help=summary)(prune_sessions)
+    summary = str(command.__doc__).partition("\n")[0]
+    passes = PassingCommand if command is freeze else None
+    # Of a launcher there are only commands of two words; this one tells them.
+    app.command(name, cls=passes, short_help=summary, hidden=command is launcher)(command)
+
+
+for each in COMMANDS:
+    _add(each.__name__, each)
+    for word, command in BELOW.get(each.__name__, {}).items():
+        _add(f"{each.__name__} {word}", command)
 
 
 @app.callback(invoke_without_command=True)

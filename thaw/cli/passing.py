@@ -16,7 +16,7 @@ class PassingCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         passed: list[str] = []
-        if any(_name(each) == MODEL for each in args):
+        if any(named(each) == MODEL for each in args):
             args, passed = divide(args, self._known(ctx))
         ctx.args = [*super().parse_args(ctx, args), *passed]
         return list(ctx.args)
@@ -41,7 +41,7 @@ def divide(arguments: Sequence[str], known: Mapping[str, bool]) -> tuple[list[st
     passed: list[str] = []
     left = iter(arguments)
     for each in left:
-        name = _name(each)
+        name = named(each)
         if each == "--":
             ours += [each, *left]
         elif name in known:
@@ -53,7 +53,7 @@ def divide(arguments: Sequence[str], known: Mapping[str, bool]) -> tuple[list[st
     return ours, passed
 
 
-def _name(argument: str) -> str:
+def named(argument: str) -> str:
     """Name an option as vLLM does, which takes underscores for dashes."""
     name = argument.partition("=")[0]
     return name.replace("_", "-") if name.startswith("--") else name

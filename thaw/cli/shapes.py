@@ -178,6 +178,34 @@ class PrunedJSON(TypedDict):
     nbytes: Annotated[int, "what they have"]
 
 
+class StartedLauncherJSON(TypedDict):
+    """The launcher that runs now."""
+
+    pid: Annotated[int, "its process"]
+    started: Annotated[bool, "false: it ran already"]
+    elapsed_s: Annotated[float, "how long its imports took"]
+    modules: Annotated[int, "how many it has imported"]
+
+
+class StoppedLauncherJSON(TypedDict):
+    """The launcher that has ended."""
+
+    pid: Annotated[int, "its process"]
+    children: Annotated[list[int], "processes that it forked and that go on"]
+
+
+class LauncherJSON(TypedDict):
+    """A launcher."""
+
+    pid: Annotated[int, "its process"]
+    started_at: Annotated[str, "ISO 8601, UTC"]
+    elapsed_s: Annotated[float, "how long its imports took"]
+    modules: Annotated[int, "how many it has imported"]
+    changed: Annotated[str | None, "why it is used no more: what has changed since it started"]
+    forked: Annotated[int, "how many servers it has forked"]
+    children: Annotated[list[int], "processes of those that run"]
+
+
 class SupportJSON(TypedDict):
     """What a backend could do with a device here."""
 
@@ -234,6 +262,9 @@ OUTPUTS: Mapping[str, Any] = {
     "diff": DifferenceJSON,
     "sessions": SessionsJSON,
     "sessions prune": PrunedJSON,
+    "launcher start": StartedLauncherJSON,
+    "launcher stop": StoppedLauncherJSON,
+    "launcher status": LauncherJSON,
     "bench": BenchJSON,
     "backends": list[BackendJSON],
     "formats": list[FormatJSON],

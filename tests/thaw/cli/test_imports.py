@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from thaw_format import DTYPES
 
 import thaw
-from thaw.cli.commands import COMMANDS
+from thaw.cli.commands import BELOW, COMMANDS
 
 PROGRAM = """
 import atexit, json, sys
@@ -22,7 +22,12 @@ main()
 """
 HEAVY = ("torch", "rich", "markdown_it", "pygments", "asyncio", "thaw.plugins.host")
 LINES = [["--help"], *([each.__name__, "--help"] for each in COMMANDS), ["--nonsense"]]
-LINES += [["sessions", "prune", "--help"], ["sessions", "prune", "--nonsense"]]
+LINES += [
+    [first, second, option]
+    for first, seconds in BELOW.items()
+    for second in seconds
+    for option in ("--help", "--nonsense")
+]
 
 
 def imported(tmp_path: Path, *arguments: str, status: int = 0) -> set[str]:
@@ -83,6 +88,19 @@ def test_damage_is_found_without_torch(folder: Path, tmp_path: Path) -> None:
 
 def test_the_version_is_told_without_torch(tmp_path: Path) -> None:
     assert "torch" not in imported(tmp_path, "version")
+
+
+def test_what_starts_engines_needs_no_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    run = ("run", "--model", "m", "--snapshot", str(tmp_path / "nothing"))
+    found = imported(tmp_path, *run, status=1)
+    assert "thaw.engines.client" in found
+    assert found.isdisjoint({*HEAVY, "vllm"})
+    found = imported(tmp_path, "launcher", "status", status=1)
+    assert "thaw.engines.client" in found
+    assert found.isdisjoint({"torch", "vllm", "thaw.plugins.host"})
 
 
 def test_what_is_imported_is_seen(tmp_path: Path) -> None:

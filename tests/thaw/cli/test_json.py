@@ -14,8 +14,10 @@ from thaw_format.checksum import HostBuffer
 from typer.testing import CliRunner
 
 import thaw
+from thaw.cli import launching
 from thaw.cli.app import app
 from thaw.cli.shapes import OUTPUTS, ErrorJSON
+from thaw.engines import client
 
 VECTORS = Path(__file__).parents[3] / "spec" / "vectors"
 SESSIONS = Path(__file__).parents[3] / "spec" / "sessions"
@@ -68,6 +70,25 @@ def test_shapes(arguments: tuple[str, ...], model: Path, ranks: Path, tmp_path: 
     done = CliRunner().invoke(app, [*(each.format(d=tmp_path) for each in arguments), "--json"])
     assert done.stderr == ""
     check_shape(json.loads(done.stdout), OUTPUTS[arguments[0]])
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "status"])
+@pytest.mark.parametrize("changed", [{}, {"changed": None}, {"changed": "x.py has changed"}])
+def test_shapes_of_a_launcher(
+    verb: str, changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"pid": 1 << 22, "began": 1.5, "elapsed_s": 2.5, "modules": 3, "forked": 1}
+    monkeypatch.setattr(client, "ask", lambda _: said | {"children": [4]} | changed)
+    monkeypatch.setattr(launching, "find_spec", lambda name: name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    done = CliRunner().invoke(app, ["launcher", verb, "--json"])
+    if verb == "start" and changed.get("changed"):
+        found = json.loads(done.stderr)
+        check_shape(found, ErrorJSON)
+        assert found["code"] == "launcher"
+    else:
+        assert done.stderr == ""
+        check_shape(json.loads(done.stdout), OUTPUTS[f"launcher {verb}"])
 
 
 @pytest.mark.parametrize(

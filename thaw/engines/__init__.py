@@ -1,0 +1,1 @@
+"""Engines of vLLM as processes: the launcher that forks them."""
