@@ -17,6 +17,8 @@ from places import Place
 
 from thaw.engines import client, wire
 from thaw.engines import place as places
+from thaw.engines.caller import Caller
+from thaw.engines.launcher import PROTOCOL, Program
 
 NONE = 77
 THREAD = """\
@@ -161,6 +163,10 @@ def test_modules_that_have_changed_since_are_not_used(
     [
         (THREAD, "threads, which a fork would lose"),
         ("import torch\ntorch.cuda.is_initialized = lambda: True\n", "CUDA was initialized"),
+        (
+            "from thaw.engines import preload\npreload._cuda_status = lambda: 3\n",
+            "CUDA was initialized",
+        ),
     ],
 )
 def test_one_that_cannot_be_forked_does_not_start(
@@ -255,9 +261,6 @@ def test_it_survives_whatever_it_is_told(launched: Place, data: bytes) -> None:
 def test_a_caller_that_no_child_can_be_like_is_told_so(
     launched: Place, member: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from thaw.engines.caller import Caller
-    from thaw.engines.launcher import Program
-
     for name, each in launched.environment.items():
         monkeypatch.setenv(name, each)
     caller = replace(Caller.this(), **{member: value})
@@ -282,6 +285,28 @@ def test_a_socket_is_of_an_environment(monkeypatch: pytest.MonkeyPatch, tmp_path
     one = places.socket_path()
     monkeypatch.setattr(sys, "prefix", "/elsewhere")
     assert places.socket_path() != one
+
+
+def test_no_child_begins_whose_caller_does_not_know_of_it(
+    launched: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller that gave up has started its server itself by now."""
+    for name, each in launched.environment.items():
+        monkeypatch.setenv(name, each)
+    touched = [tmp_path / "gave up", tmp_path / "waited"]
+    (path,) = launched.folder.glob("thaw/*.sock")
+    message = {"verb": "start", "protocol": PROTOCOL, "entry": "programs:touches"}
+    message |= {"argv": [str(touched[0])], "caller": Caller.this().record()}
+    monkeypatch.undo()
+    with socket.socket(socket.AF_UNIX) as made, open(os.devnull, "r+b") as null:
+        with places.address_of(path) as address:
+            made.connect(address)
+        folder = os.open("/", os.O_PATH)
+        wire.send(made, message, [null.fileno()] * 3 + [folder])
+        os.close(folder)
+    # It comes after that one, and has ended.
+    assert launched.run("touches", str(touched[1])).returncode == 0
+    assert [each.exists() for each in touched] == [False, True]
 
 
 def test_a_long_path_is_none_too_many(place: Place) -> None:

@@ -22,6 +22,8 @@ from .caller import Caller, apart
 from .place import address_of, claim, socket_path
 from .preload import MODULES, Preloaded, preload, unfit
 
+_READY = b"ready"
+_MOST_NBYTES = 4096
 Ready: TypeAlias = Callable[[Mapping[str, Any]], None]
 PROTOCOL = 1
 _PATIENCE_S = 5.0
@@ -90,20 +92,21 @@ class Launcher:
             return None
 
     def _answer(self, connection: socket.socket) -> Program | None:
-        pid, uid = wire.peer(connection)
-        if uid != os.geteuid():
-            raise PermissionError(f"it is of user {os.geteuid()}, and you are user {uid}")
         if (received := wire.receive(connection)) is None:
             connection.close()
             return None
         message, files = received
-        if message["verb"] == "start":
-            try:
+        try:
+            pid, uid = wire.peer(connection)
+            if uid != os.geteuid():
+                # Said when it has been heard: what is not read would undo what is said.
+                raise PermissionError(f"it is of user {os.geteuid()}, and you are user {uid}")
+            if message["verb"] == "start":
                 return self._start(connection, message, files, pid)
-            finally:
-                for each in files:
-                    with suppress(OSError):
-                        os.close(each)
+        finally:
+            for each in files:
+                with suppress(OSError):
+                    os.close(each)
         wire.send(connection, self.status)
         connection.close()
         if message["verb"] == "stop":
@@ -135,28 +138,35 @@ class Launcher:
             wire.send(connection, {"refused": why})
             connection.close()
             return None
-        said, saying = os.pipe()
+        here, there = socket.socketpair()
         child = os.fork()
         if not child:
-            os.close(said)
-            self._become(caller, files, saying)
-            return program
-        os.close(saying)
-        with os.fdopen(said) as pipe:
-            failed = pipe.read()
-        if failed:
-            os.waitpid(child, 0)
-            wire.send(connection, {"refused": failed})
+            here.close()
             connection.close()
-            return None
-        self._forked += 1
-        self._watch(_Child(child, os.pidfd_open(child), connection))
-        with suppress(OSError):
-            wire.send(connection, {"pid": child})
+            self._become(caller, files, there)
+            return program
+        there.close()
+        with here:
+            here.settimeout(_PATIENCE_S)
+            self._introduce(child, here, connection)
         return None
 
-    def _become(self, caller: Caller, files: list[int], saying: int) -> None:
-        """Leave everything of the launcher's behind, in the child."""
+    def _introduce(self, child: int, here: socket.socket, connection: socket.socket) -> None:
+        """Let a child begin when its caller knows of it, and not before: it may start another."""
+        try:
+            if (said := here.recv(_MOST_NBYTES)) != _READY:
+                raise ChildProcessError(said.decode() or "the child died as it began")
+            wire.send(connection, {"pid": child})
+            here.sendall(_READY)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        self._forked += 1
+        self._watch(_Child(child, os.pidfd_open(child), connection))
+
+    def _become(self, caller: Caller, files: list[int], there: socket.socket) -> None:
+        """Leave everything of the launcher's behind, in the child, and wait for its word."""
         try:
             self._listener.close()
             self._selector.close()
@@ -165,10 +175,13 @@ class Launcher:
                 os.close(each.pidfd)
             caller.become(files)
             files.clear()
+            there.sendall(_READY)
+            if there.recv(len(_READY)) != _READY:
+                os._exit(1)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            os.write(saying, f"{type(error).__name__}: {error}".encode())
+            there.sendall(f"{type(error).__name__}: {error}".encode()[:_MOST_NBYTES])
             os._exit(1)
-        os.close(saying)
+        there.close()
 
     def _watch(self, child: _Child) -> None:
         self._children[child.pid] = child

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -33,8 +34,8 @@ _UNRELATED = frozenset(
 """Variables that every shell sets otherwise, and that decide over nothing that is kept."""
 _READ_BELOW = ("GLIBC_", "GOMP_", "KMP_", "LD_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON")
 """Variables that are read by the interpreter, by the linker and by libraries when they begin."""
-_DRIVER = "/dev/nvidia-uvm"
-"""What CUDA's driver has open once it is initialized; NVML has it not."""
+_NOT_INITIALIZED = 3
+"""What the driver says in a child whose parent had initialized it."""
 Stamp = tuple[int, int, int]
 
 
@@ -98,20 +99,30 @@ def preload(modules: Sequence[str] = MODULES) -> Preloaded:
 
 
 def unfit() -> str | None:
-    """Say why this process cannot be forked: it has threads, or has initialized CUDA."""
-    open_files = {_target(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")}
+    """Say why this process cannot be forked: a child could not use CUDA, or would lose threads."""
     torch = sys.modules.get("torch")
-    if _DRIVER in open_files or (torch is not None and torch.cuda.is_initialized()):
-        return "CUDA was initialized by what it imported, perhaps by a plugin"
-    # Libraries that can be forked end their threads then, and start them again when needed.
     child = os.fork()
     if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
-    names = [_target_text(f"/proc/self/task/{each}/comm") for each in os.listdir("/proc/self/task")]
+        os._exit(_cuda_status())
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == _NOT_INITIALIZED or (torch is not None and torch.cuda.is_initialized()):
+        return "CUDA was initialized by what it imported, perhaps by a plugin: no child can use it"
+    if status < 0:
+        return f"a child that initializes CUDA dies of signal {-status}"
+    # Libraries that can be forked ended their threads then, and start them again when needed.
+    names = [_text(f"/proc/self/task/{each}/comm") for each in os.listdir("/proc/self/task")]
     if len(names) > 1:
         return f"it has {len(names)} threads, which a fork would lose: {', '.join(sorted(names))}"
     return None
+
+
+def _cuda_status() -> int:
+    """Initialize CUDA, which ends for good that this process can be forked; return the result."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    return min(int(driver.cuInit(0)), 255)
 
 
 class _Noting(type(os.environ)):  # type: ignore[misc]
@@ -172,14 +183,7 @@ def _stamp(file: str) -> Stamp | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)
-    except OSError:
-        return ""
-
-
-def _target_text(file: str) -> str:
+def _text(file: str) -> str:
     try:
         return Path(file).read_text().strip()
     except OSError:
