@@ -60,7 +60,7 @@ def leaves() -> None:
 
 
 def dies() -> None:
-    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    os.kill(os.getpid(), getattr(signal, sys.argv[0]))
 
 
 def waits() -> None:
@@ -87,4 +87,4 @@ def draws() -> None:
 
 
 def touches() -> None:
-    Path(sys.argv[1]).touch()
+    Path(sys.argv[0]).touch()

@@ -45,22 +45,24 @@ def test_a_child_has_all_that_its_caller_has(launched: Place, tmp_path: Path, od
 
 
 @pytest.mark.parametrize(
-    ("name", "argv"),
+    ("name", "argv", "status"),
     [
-        ("nothing", []),
-        ("returns", []),
-        ("raises", []),
-        ("exits", []),
-        ("leaves", []),
-        ("dies", ["SIGKILL"]),
-        ("dies", ["SIGTERM"]),
-        ("dies", ["SIGINT"]),
-        ("dies", ["SIGSEGV"]),
+        ("nothing", [], 0),
+        ("returns", [], 7),
+        ("raises", [], 1),
+        ("exits", [], 1),
+        ("leaves", [], 3),
+        ("dies", ["SIGKILL"], -signal.SIGKILL),
+        ("dies", ["SIGTERM"], -signal.SIGTERM),
+        ("dies", ["SIGINT"], -signal.SIGINT),
+        ("dies", ["SIGSEGV"], -signal.SIGSEGV),
     ],
 )
-def test_it_ends_as_it_would_have_ended(launched: Place, name: str, argv: list[str]) -> None:
+def test_it_ends_as_it_would_have_ended(
+    launched: Place, name: str, argv: list[str], status: int
+) -> None:
     ours, plain = (launched.run(name, *argv, plain=each) for each in (False, True))
-    assert ours.returncode == plain.returncode
+    assert ours.returncode == plain.returncode == status
     assert ours.stdout == plain.stdout
     assert ours.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
 
