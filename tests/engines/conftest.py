@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # what the tests here share
 from places import Place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals() -> Iterator[None]:
+    """Ignore none of those that tests send: whoever runs them may, as `nohup` does."""
+    sent = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    before = {each: signal.getsignal(each) for each in sent}
+    for each, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(each, signal.SIG_DFL)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 @contextmanager

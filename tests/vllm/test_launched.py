@@ -66,7 +66,12 @@ def serving(folder: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], 
     command += ["--snapshot", "llama.thaw", "--", "--port", str(port), *OPTIONS, *MEMORY]
     with log.open("wb") as out:
         server = subprocess.Popen(
-            command, cwd=folder, env=environment(folder), stdout=out, stderr=out
+            command,
+            cwd=folder,
+            env=environment(folder),
+            stdout=out,
+            stderr=out,
+            preexec_fn=_take_interrupts,  # noqa: PLW1509 - no threads run here
         )
     try:
         deadline = time.monotonic() + LIMIT_S
@@ -81,6 +86,11 @@ def serving(folder: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], 
             server.wait(30)
         server.kill()
         server.wait()
+
+
+def _take_interrupts() -> None:
+    """Do not ignore them, as shells have what runs in their background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _is_well(port: int) -> bool:

@@ -30,6 +30,11 @@ if __name__ == "__main__":
 """
 
 
+def _take_interrupts() -> None:
+    """Do not ignore them, as shells have what runs in their background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Machine:
     """A folder with a vLLM that does nothing, a snapshot, and a place for one launcher."""
 
@@ -64,6 +69,7 @@ class Machine:
             text=True,
             cwd=self.folder,
             env=self.environment,
+            preexec_fn=_take_interrupts,  # noqa: PLW1509 - no threads run here
         )
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
