@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,14 @@ import sys, programs
 name, *sys.argv = sys.argv[1:]
 sys.exit(getattr(programs, name)())
 """
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    """Read the next line that a process prints, which it does soon or never."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], 30)
+    assert ready, "nothing was printed"
+    return process.stdout.readline()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import Place
+from places import Place, line
 
 ODD: dict[str, Callable[[], Any]] = {
     "plain": lambda: None,
@@ -72,16 +72,11 @@ def begun(launched: Place) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start a program that waits for signals; say who asked for it, and its own pid."""
     with launched.start("waits") as caller:
         try:
-            word, pid = said(caller).split()
+            word, pid = line(caller).split()
             assert word == "runs"
             yield caller, int(pid)
         finally:
             caller.kill()
-
-
-def said(caller: subprocess.Popen[str]) -> str:
-    assert caller.stdout is not None
-    return caller.stdout.readline()
 
 
 def ended(pid: int) -> bool:
@@ -101,7 +96,7 @@ def test_signals_reach_the_child_and_not_the_launcher(launched: Place) -> None:
     with begun(launched) as (caller, pid):
         for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGTERM"):
             caller.send_signal(getattr(signal, name))
-            assert said(caller) == f"{name}\n"
+            assert line(caller) == f"{name}\n"
         assert caller.wait(20) == 5
         assert ended(pid)
     assert launched.run("returns").returncode == 7

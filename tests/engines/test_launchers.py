@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import Place
+from places import Place, line
 
 from thaw.engines import client, wire
 from thaw.engines import place as places
@@ -186,14 +186,13 @@ def test_children_go_on_when_it_is_killed(place: Place) -> None:
     place.launch()
     assert place.launcher is not None
     with place.start("waits", stderr=subprocess.PIPE) as caller:
-        assert caller.stdout is not None
-        assert caller.stdout.readline().startswith("runs")
+        assert line(caller).startswith("runs")
         place.launcher.kill()
         place.launcher.wait()
         caller.send_signal(signal.SIGUSR1)
-        assert caller.stdout.readline() == "SIGUSR1\n"
+        assert line(caller) == "SIGUSR1\n"
         caller.send_signal(signal.SIGTERM)
-        assert caller.stdout.readline() == "SIGTERM\n"
+        assert line(caller) == "SIGTERM\n"
         _, errors = caller.communicate(timeout=20)
     assert "the launcher ended before its child did, whose status is lost" in errors
 
@@ -205,15 +204,14 @@ def test_it_stops_when_told_to_and_children_go_on(
     assert place.launcher is not None
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place.folder))
     with place.start("waits", stderr=subprocess.PIPE) as caller:
-        assert caller.stdout is not None
-        pid = int(caller.stdout.readline().split()[1])
+        pid = int(line(caller).split()[1])
         status = client.ask("status")
         assert (status["pid"], status["children"]) == (place.launcher.pid, [pid])
         assert client.ask("stop")["children"] == [pid]
         assert place.launcher.wait(20) == 0
         assert not list(place.folder.glob("thaw/*.sock"))
         caller.send_signal(signal.SIGTERM)
-        assert caller.stdout.readline() == "SIGTERM\n"
+        assert line(caller) == "SIGTERM\n"
         caller.communicate(timeout=20)
     with pytest.raises(client.NoLauncherError, match="no launcher runs"):
         client.ask("status")
