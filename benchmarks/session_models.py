@@ -80,8 +80,10 @@ _STATES: Config = {"block_size": 320}
 """A block is to hold a whole state, and the sessions are to be whole blocks."""
 _ALIGNED: Config = _STATES | {"mamba_cache_mode": "align"}
 CASES: Mapping[str, tuple[str, Config]] = {
-    **{name: (name, {}) for name in ("llama", "gemma2", "gemma3", "gpt-oss", "deepseek-v2")},
-    "mixtral": ("mixtral", {}),
+    **{
+        name: (name, {})
+        for name in ("llama", "gemma2", "gemma3", "gpt-oss", "deepseek-v2", "mixtral")
+    },
     "llama, keys and values in fp8": ("llama", {"kv_cache_dtype": "fp8"}),
     "llama, prefill in chunks": ("llama", {"max_num_batched_tokens": 256}),
     **{name: (name, _STATES) for name in ("granite-4", "falcon-h1", "mamba2", "lfm2")},

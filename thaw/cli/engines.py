@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
-import errno
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,7 +24,8 @@ from thaw.plugins.host import registry
 from thaw.vllm.weights.identity import STAGES
 
 from .drawing import plain, say, verdict
-from .errors import EngineError, MissingEngineError, UsageError
+from .errors import EngineError, UsageError
+from .needs import check_needs
 from .output import Output
 from .passing import MODEL
 from .shapes import FrozenModelJSON
@@ -76,14 +75,7 @@ def _check(wish: Wish) -> None:
     if wish.backend not in known:
         raise thaw.UnknownBackendError(wish.backend, known)
     check_ending(wish.destination, "thaw")
-    needed = [str(wish.destination.parent)]
-    if wish.model.startswith((".", "/")):
-        needed.append(wish.model)
-    for path in needed:
-        if not Path(path).exists():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    if find_spec("vllm") is None:
-        raise MissingEngineError(MODEL)
+    check_needs(wish.model, wish.destination.parent, MODEL)
 
 
 def _freeze(wish: Wish, output: Output) -> EngineReport:

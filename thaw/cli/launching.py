@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from thaw.engines import client
 from thaw.engines.place import socket_path
 
 from .drawing import say, verdict
-from .errors import LauncherError, MissingEngineError
+from .errors import LauncherError
+from .needs import check_vllm
 from .output import Output
 from .shapes import LauncherJSON, StartedLauncherJSON, StoppedLauncherJSON
 from .text import ago, count, escape
@@ -35,8 +35,7 @@ _PATIENCE_S = 10.0
 
 def start(output: Output) -> None:
     """Start a launcher where none runs, and say so."""
-    if find_spec("vllm") is None:
-        raise MissingEngineError("a launcher")
+    check_vllm("a launcher")
     with _errors():
         log = socket_path().with_suffix(".log")
     found, started = _running(), False

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +14,8 @@ import thaw
 from thaw.engines import client
 from thaw.engines.launcher import Program
 
-from .errors import LauncherError, MissingEngineError
+from .errors import LauncherError
+from .needs import check_needs
 from .passing import MODEL, named
 from .text import escape
 
@@ -55,7 +54,7 @@ def owned(options: Iterable[str]) -> str | None:
 
 def serve(wish: Wish) -> NoReturn:
     """Serve until the server ends, and end as it has ended."""
-    _check(wish)
+    check_needs(wish.model, wish.snapshot, "thaw run")
     arguments = wish.arguments()
     try:
         status = client.run(Program(f"{MODULE}:main", [MODULE, *arguments]))
@@ -65,18 +64,6 @@ def serve(wish: Wish) -> NoReturn:
         _serve_plainly(arguments, str(error))
     client.end_like(status)
     raise AssertionError("the process has ended")
-
-
-def _check(wish: Wish) -> None:
-    """Find out what is wrong before anything starts, which takes long."""
-    needed = [str(wish.snapshot)]
-    if wish.model.startswith((".", "/")):
-        needed.append(wish.model)
-    for path in needed:
-        if not Path(path).exists():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    if find_spec("vllm") is None:
-        raise MissingEngineError("thaw run")
 
 
 def _serve_plainly(arguments: Sequence[str], why: str) -> NoReturn:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,7 +53,6 @@ class _Child:
     pid: int
     pidfd: int
     connection: socket.socket
-    began: float = field(default_factory=time.time)
 
 
 class Launcher:
@@ -169,10 +168,7 @@ class Launcher:
         """Leave everything of the launcher's behind, in the child, and wait for its word."""
         try:
             self._listener.close()
-            self._selector.close()
-            for each in self._children.values():
-                each.connection.close()
-                os.close(each.pidfd)
+            self._close()
             caller.become(files)
             files.clear()
             there.sendall(_READY)
@@ -210,6 +206,7 @@ class Launcher:
             signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
 
     def _close(self) -> None:
+        """Let go of all children."""
         self._selector.close()
         for each in self._children.values():
             each.connection.close()
@@ -237,8 +234,13 @@ def run(modules: Sequence[str] = MODULES, ready: Ready | None = None) -> Any:
             tell({"refused": why})
             return 1
         launcher = Launcher(preloaded, _listen(path))
-        status = launcher.status
-        tell({key: status[key] for key in ("pid", "modules", "elapsed_s")})
+        tell(
+            {
+                "pid": os.getpid(),
+                "modules": len(preloaded.files),
+                "elapsed_s": preloaded.elapsed_s,
+            }
+        )
         program = launcher.serve()
     return program.run() if program else 0
 

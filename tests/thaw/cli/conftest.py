@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import thaw
-from thaw.cli import launching, running
+from thaw.cli import needs
 
 
 def layers() -> dict[str, torch.Tensor]:
@@ -42,7 +42,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with a snapshot and a place without a launcher; vLLM seems to be there."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    for each in (launching, running):
-        monkeypatch.setattr(each, "find_spec", lambda name: name)
+    monkeypatch.setattr(needs, "find_spec", lambda name: name)
     (tmp_path / "x.thaw").touch()
     return tmp_path

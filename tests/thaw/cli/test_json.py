@@ -14,7 +14,7 @@ from thaw_format.checksum import HostBuffer
 from typer.testing import CliRunner
 
 import thaw
-from thaw.cli import launching
+from thaw.cli import needs
 from thaw.cli.app import app
 from thaw.cli.shapes import OUTPUTS, ErrorJSON
 from thaw.engines import client
@@ -79,7 +79,7 @@ def test_shapes_of_a_launcher(
 ) -> None:
     said = {"pid": 1 << 22, "began": 1.5, "elapsed_s": 2.5, "modules": 3, "forked": 1}
     monkeypatch.setattr(client, "ask", lambda _: said | {"children": [4]} | changed)
-    monkeypatch.setattr(launching, "find_spec", lambda name: name)
+    monkeypatch.setattr(needs, "find_spec", lambda name: name)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     done = CliRunner().invoke(app, ["launcher", verb, "--json"])
     if verb == "start" and changed.get("changed"):

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import thaw
-from thaw.cli import launching, running
+from thaw.cli import needs
 from thaw.cli.app import app
 from thaw.engines import client
 from thaw.engines.launcher import Program
@@ -107,8 +107,7 @@ def test_what_is_not_there_is_told_before_anything_starts(
 def test_without_vllm_it_says_what_to_install(
     started: list[Program], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for each in (launching, running):
-        monkeypatch.setattr(each, "find_spec", lambda name: None)
+    monkeypatch.setattr(needs, "find_spec", lambda name: None)
     for arguments in (RUN, ("launcher", "start")):
         done = invoke(*arguments)
         assert (done.exit_code, done.stdout, started) == (3, "", [])
